@@ -1,0 +1,1 @@
+"""neoadmin: the command line."""

@@ -1,0 +1,1 @@
+"""The nouns of a cluster: nodes, partition table, bootstrap. Pure."""

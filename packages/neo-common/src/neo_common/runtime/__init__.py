@@ -1,0 +1,1 @@
+"""Sockets, time, greenlets and signals of the daemons (gevent)."""

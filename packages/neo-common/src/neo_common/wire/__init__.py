@@ -1,0 +1,1 @@
+"""What travels: packets, their codec, the session around a byte stream."""

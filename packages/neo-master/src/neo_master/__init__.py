@@ -1,0 +1,3 @@
+"""The master: orders transactions, owns the partition table."""
+
+__version__ = "0.1.0"

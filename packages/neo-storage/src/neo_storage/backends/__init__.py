@@ -1,0 +1,1 @@
+"""Databases under a storage, one folder each."""
