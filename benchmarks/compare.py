@@ -1,7 +1,7 @@
 """Our storage beside its peers, in one run: `make bench`, or `python -m benchmarks.compare --help`.
 
 Every figure is the median over the runs (at least 3), in which the peers take turns. What is measured:
-    tiny commit   one client, one object with 128 bytes of state, changed and committed through ZODB; ms, median of a run
+    tiny commit   one client changes one object with 128 bytes of state and commits through ZODB; ms, median of a run
     cold load     a new client with an empty cache loads objects of 128 bytes in random order; us, median of a run
     import        `copyTransactionsFrom` of a FileStorage (transactions of 20 objects of 1 kB); MB/s of values
     iterate       every record of every transaction by `iterator()`; records/s

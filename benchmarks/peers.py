@@ -105,7 +105,16 @@ class NeoPeer:
 
     def start(self, directory: Path) -> None:
         self._directory = str(directory / "cluster")
-        command = [str(PROGRAMS / "neoadmin"), "up", "--directory", self._directory, "--name", "bench", *self._shape, "--json"]
+        command = [
+            str(PROGRAMS / "neoadmin"),
+            "up",
+            "--directory",
+            self._directory,
+            "--name",
+            "bench",
+            *self._shape,
+            "--json",
+        ]
         self._uri = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=60).stdout)["uri"]
 
     def open(self) -> Any:

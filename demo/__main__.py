@@ -29,7 +29,9 @@ console = Console()
 def main() -> int:
     """Run the demo; return its exit status."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
-    parser.add_argument("--directory", type=Path, default=Path(".demo"), help="where the cluster and the sample live (default: .demo)")
+    parser.add_argument(
+        "--directory", type=Path, default=Path(".demo"), help="where the cluster and the sample live (default: .demo)"
+    )
     parser.add_argument("--source", type=Path, help="a Data.fs to copy (default: one that Zope makes)")
     parser.add_argument("--stop", action="store_true", help="stop the cluster at the end instead of leaving it running")
     arguments = parser.parse_args()
@@ -44,7 +46,22 @@ def main() -> int:
     with step("A cluster starts: 1 master, 2 storages with 1 replica, 1 admin, under supervisord"):
         neoadmin("down", "--directory", str(cluster), "--erase", check=False)
         up = json.loads(
-            neoadmin("up", "--directory", str(cluster), "--name", "demo", "--masters", "1", "--storages", "2", "--replicas", "1", "--admins", "1", "--json")
+            neoadmin(
+                "up",
+                "--directory",
+                str(cluster),
+                "--name",
+                "demo",
+                "--masters",
+                "1",
+                "--storages",
+                "2",
+                "--replicas",
+                "1",
+                "--admins",
+                "1",
+                "--json",
+            )
         )
     try:
         run(source, up["uri"])
@@ -60,7 +77,9 @@ def main() -> int:
     else:
         console.rule("It is yours")
         config = shlex.quote(up["config"])
-        console.print(f"From Python:    import neo_client, ZODB; db = ZODB.DB(neo_client.open({up['uri']!r}))", highlight=False)
+        console.print(
+            f"From Python:    import neo_client, ZODB; db = ZODB.DB(neo_client.open({up['uri']!r}))", highlight=False
+        )
         console.print(f"As a URI:       {up['uri']}", highlight=False)
         console.print("In zope.conf:", highlight=False)
         console.print(up["zconfig"], highlight=False, markup=False)
@@ -90,11 +109,14 @@ def run(source: Path, uri: str) -> None:
     with step(f"{job.EDITORS} processes edit the same objects at once"):
         done, seconds = job.edit_from_processes(db, uri)
     retries = sum(e.retries for e in done)
-    console.print(f"edited    {sum(e.commits for e in done)} commits in {seconds:.1f} s with process start, {retries} retried, none lost")
+    commits = sum(e.commits for e in done)
+    console.print(f"edited    {commits} commits in {seconds:.1f} s with process start, {retries} retried, none lost")
     console.print(f"undone    {job.undo_last(db)!r}")
     with step("Packing, with garbage collection"):
         packed = job.pack(db)
-    console.print(f"packed    {packed.before} revisions to {packed.after} in {packed.seconds:.1f} s; what can be reached is all there")
+    console.print(
+        f"packed    {packed.before} revisions to {packed.after} in {packed.seconds:.1f} s; nothing is missing"
+    )
     db.close()
 
 
@@ -118,7 +140,13 @@ def step(text: str) -> Iterator[None]:
 @contextmanager
 def bar(text: str, total: int) -> Iterator[job.Advance]:
     """A progress bar over *total* bytes; full at the end, whatever the overhead of the file."""
-    columns = (TextColumn("{task.description:10}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description:10}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(text, total=total)
         yield lambda amount: progress.advance(task, amount)

@@ -38,8 +38,11 @@ class Amount(NamedTuple):
     seconds: float
 
     def __str__(self) -> str:
-        rate = self.bytes / 2**20 / self.seconds
-        return f"{self.transactions} transactions, {self.records} records, {self.bytes / 2**20:.1f} MB in {self.seconds:.1f} s ({rate:.1f} MB/s)"
+        size = self.bytes / 2**20
+        return (
+            f"{self.transactions} transactions, {self.records} records, "
+            f"{size:.1f} MB in {self.seconds:.1f} s ({size / self.seconds:.1f} MB/s)"
+        )
 
 
 Advance = Callable[[int], None]
@@ -73,10 +76,14 @@ def compare(source: FileStorage, target: Any, advance: Advance) -> Amount:
     began, transactions, records, size = time.monotonic(), 0, 0, 0
     for ours, theirs in zip_longest(target.iterator(), source.iterator()):
         if ours is None or theirs is None:
-            raise Different(f"the {'cluster' if ours is None else 'source'} ends before the other, after {transactions} transactions")
+            raise Different(
+                f"the {'cluster' if ours is None else 'source'} ends first, after {transactions} transactions"
+            )
         for name in ("tid", "status", "user", "description", "extension_bytes"):
             if getattr(ours, name) != getattr(theirs, name):
-                raise Different(f"{name} of transaction {theirs.tid.hex()}: {getattr(ours, name)!r}, not {getattr(theirs, name)!r}")
+                raise Different(
+                    f"{name} of transaction {theirs.tid.hex()}: {getattr(ours, name)!r}, not {getattr(theirs, name)!r}"
+                )
         mine, wanted = {r.oid: r for r in ours}, {r.oid: r for r in theirs}
         if mine.keys() != wanted.keys():
             raise Different(f"transaction {theirs.tid.hex()} has other objects: {mine.keys() ^ wanted.keys()}")
@@ -102,7 +109,9 @@ def query(db: DB) -> list[tuple[str, str]]:
         answers = [("files, distinct words, words in all", f"{len(files)}, {len(words)}, {catalogue['total']()}")]
         for word in WORDS:
             numbers = words.get(word, ())
-            answers.append((f"files with {word!r}", f"{len(numbers)}, the first is {files[min(numbers)]}" if numbers else "none"))
+            answers.append(
+                (f"files with {word!r}", f"{len(numbers)}, the first is {files[min(numbers)]}" if numbers else "none")
+            )
             for number in list(numbers)[:5]:
                 content = bytes(application.unrestrictedTraverse(files[number].lstrip("/")))
                 if word.encode() not in content:

@@ -5,13 +5,15 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-
 from support.cluster import Cluster
+
 from support.zope import Zope, free_port
 
 
 def create(zope: Zope, name: str) -> None:
-    zope.post("/manage_addProduct/OFSP/manage_addDTMLMethod", [("id", name), ("title", "first title"), ("submit", "Add")])
+    zope.post(
+        "/manage_addProduct/OFSP/manage_addDTMLMethod", [("id", name), ("title", "first title"), ("submit", "Add")]
+    )
 
 
 def edit(zope: Zope, name: str, text: str) -> None:
@@ -57,5 +59,8 @@ def use(one: Zope, other: Zope) -> None:
 def test_two_zopes_share_a_cluster(tmp_path: Path) -> None:
     with Cluster(tmp_path / "cluster", storages=2, replicas=1) as cluster:
         section = cluster.zconfig_section()
-        with Zope(tmp_path / "one", section, free_port()) as one, Zope(tmp_path / "other", section, free_port()) as other:
+        with (
+            Zope(tmp_path / "one", section, free_port()) as one,
+            Zope(tmp_path / "other", section, free_port()) as other,
+        ):
             use(one, other)

@@ -29,7 +29,9 @@ class Zope:
         command = [str(PROGRAMS / "mkwsgiinstance"), "-d", str(directory), "-u", "admin:secret"]
         subprocess.run(command, check=True, timeout=60, stdin=subprocess.DEVNULL)
         conf = directory / "etc" / "zope.conf"
-        text, count = re.subn(r"<filestorage>.*?</filestorage>", lambda _: storage_section, conf.read_text(), flags=re.DOTALL)
+        text, count = re.subn(
+            r"<filestorage>.*?</filestorage>", lambda _: storage_section, conf.read_text(), flags=re.DOTALL
+        )
         assert count == 1, "mkwsgiinstance writes another zope.conf than this expects"
         conf.write_text("%import neo_client\n" + text)
         ini = directory / "etc" / "zope.ini"
@@ -51,7 +53,9 @@ class Zope:
             else:
                 return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         assert self._process is not None
         self._process.terminate()
         try:
@@ -81,7 +85,9 @@ class Zope:
                 page: str = answer.read().decode()
                 return page
         except urllib.error.HTTPError as error:
-            raise AssertionError(f"{path}: {error.code} {error.read().decode(errors='replace')[-1500:]}\n{self.log()}") from error
+            raise AssertionError(
+                f"{path}: {error.code} {error.read().decode(errors='replace')[-1500:]}\n{self.log()}"
+            ) from error
 
 
 def free_port() -> int:
