@@ -1,0 +1,184 @@
+"""A real cluster in a directory: its daemons as processes, started and killed at will.
+
+It does not use supervisord (that is tested through `neoadmin up`): a test must be able to leave a process dead.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+
+import neo_client
+
+PROGRAMS = Path(sys.executable).parent
+START_DEADLINE_S = 20.0
+STOP_DEADLINE_S = 20.0
+
+
+class Cluster:
+    """Masters m1.., storages s1.., all on loopback. As a context manager: started inside, stopped after.
+
+    `settings` is merged into the configuration: {"limits": {"object": "1MB"}}.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        masters: int = 1,
+        storages: int = 1,
+        replicas: int = 0,
+        partitions: int = 12,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        ports = iter(free_ports(masters + storages))
+        self.masters = [f"m{n + 1}" for n in range(masters)]
+        self.storages = [f"s{n + 1}" for n in range(storages)]
+        self.addresses = {name: f"127.0.0.1:{next(ports)}" for name in self.names}
+        config: dict[str, Any] = {
+            "cluster": {"name": "test", "partitions": partitions, "replicas": replicas},
+            "masters": {name: {"address": self.addresses[name]} for name in self.masters},
+            "storages": {
+                name: {"address": self.addresses[name], "disk_reserve": "16MB", "log": {"segment": "4MB"}}
+                for name in self.storages
+            },
+        }
+        for section, values in (settings or {}).items():
+            config.setdefault(section, {}).update(values)
+        self.config = directory / "cluster.yaml"
+        self.config.write_text(yaml.safe_dump(config))
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """Every node: masters first."""
+        return self.masters + self.storages
+
+    @property
+    def uri(self) -> str:
+        """How zodburi opens it."""
+        return "neo://test@" + ",".join(self.addresses[name] for name in self.masters)
+
+    def zconfig_section(self, **options: str) -> str:
+        """Return the section that opens it."""
+        lines = ["name test", *(f"master {self.addresses[name]}" for name in self.masters)]
+        lines += [f"{key.replace('_', '-')} {value}" for key, value in options.items()]
+        return "<neostorage>\n" + "\n".join(lines) + "\n</neostorage>"
+
+    def open(self, **options: Any) -> Any:
+        """Return a new client."""
+        return neo_client.open(self.uri, **options)
+
+    def __enter__(self) -> Self:
+        for name in self.names:
+            self.start(name)
+        try:
+            self.wait_running()
+        except BaseException:
+            self.kill_all()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.stop()
+        else:
+            self.kill_all()
+
+    def start(self, name: str) -> None:
+        """Start a daemon."""
+        assert name not in self.processes, f"{name} runs already"
+        program = "neomaster" if name in self.masters else "neostorage"
+        command = [str(PROGRAMS / program), "--config", str(self.config), "--name", name]
+        with (self.directory / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.directory)
+
+    def kill(self, name: str) -> None:
+        """kill -9."""
+        process = self.processes.pop(name)
+        assert process.poll() is None, f"{name} had ended with {process.returncode}:\n{self.log(name)}"
+        process.kill()
+        process.wait(STOP_DEADLINE_S)
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal."""
+        self.processes[name].send_signal(number)
+
+    def wait_running(self) -> None:
+        """Wait until a client can do something."""
+        deadline = time.monotonic() + START_DEADLINE_S
+        while True:
+            self.check_alive()
+            try:
+                storage = self.open(wait_timeout=2)
+            except Exception as error:  # noqa: BLE001  whatever it is, it is shown when time is up
+                assert time.monotonic() < deadline, f"the cluster does not start: {error!r}\n{self.logs()}"
+            else:
+                storage.close()
+                return
+
+    def check_alive(self) -> None:
+        """Fail if a daemon has ended by itself."""
+        for name, process in self.processes.items():
+            assert process.poll() is None, f"{name} has ended with {process.returncode}:\n{self.log(name)}"
+
+    def stop(self) -> None:
+        """SIGTERM to all, storages first; each must end with status 0."""
+        self.check_alive()
+        for name in reversed(self.names):
+            if name in self.processes:
+                self.processes[name].terminate()
+        for name in reversed(self.names):
+            if name in self.processes:
+                try:
+                    status = self.processes[name].wait(STOP_DEADLINE_S)
+                except subprocess.TimeoutExpired:
+                    self.kill_all()
+                    raise AssertionError(f"{name} does not stop on SIGTERM:\n{self.log(name)}") from None
+                assert status == 0, f"{name} ended with {status}:\n{self.log(name)}"
+        self.processes.clear()
+
+    def kill_all(self) -> None:
+        """kill -9 whatever runs."""
+        for process in self.processes.values():
+            process.kill()
+        for process in self.processes.values():
+            process.wait(STOP_DEADLINE_S)
+        self.processes.clear()
+
+    def log(self, name: str) -> str:
+        """Return the end of what a daemon has said."""
+        return (self.directory / f"{name}.log").read_text(errors="replace")[-3000:]
+
+    def logs(self) -> str:
+        """Return the ends of all logs."""
+        return "\n".join(f"--- {name}\n{self.log(name)}" for name in self.names)
+
+    def memory_kb(self, name: str) -> int:
+        """Return the resident memory of a daemon (Linux)."""
+        pages = int(Path(f"/proc/{self.processes[name].pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") // 1024
+
+
+def free_ports(count: int) -> list[int]:
+    """Return so many TCP ports of loopback that nobody listens on now."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
