@@ -122,12 +122,12 @@ class Cluster:
         while True:
             self.check_alive()
             try:
-                storage = self.open(wait_timeout=2)
-            except Exception as error:  # noqa: BLE001  whatever it is, it is shown when time is up
-                assert time.monotonic() < deadline, f"the cluster does not start: {error!r}\n{self.logs()}"
-            else:
-                storage.close()
-                return
+                self.open(wait_timeout=2).close()
+            except Exception as error:
+                if time.monotonic() < deadline:
+                    continue
+                raise AssertionError(f"the cluster does not start:\n{self.logs()}") from error
+            return
 
     def check_alive(self) -> None:
         """Fail if a daemon has ended by itself."""
