@@ -1,0 +1,90 @@
+"""What must hold between keys, beyond what each says by itself. Pure."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from neo_common.config.sections import Config
+from neo_common.config.values import format_seconds
+
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+NODE_NAME_RULE: Final = "letters, digits, - and _, a letter first"
+
+
+class Broken(NamedTuple):
+    """A rule that does not hold: `key` is dotted, as `--set` takes it; `what` includes the remedy."""
+
+    key: str
+    what: str
+
+
+def is_node_name(name: str) -> bool:
+    """Whether *name* can be a node's: it becomes part of file names, variables and program names."""
+    return _NAME.fullmatch(name) is not None
+
+
+def broken_rules(config: Config) -> Iterator[Broken]:
+    """Yield every rule that *config* breaks, in the order of the file's sections."""
+    if not config.cluster.name.strip():
+        yield Broken("cluster.name", "is empty: any word will do, but each cluster has its own")
+    if not config.masters:
+        yield Broken("masters", "names no master, add one: `m1: {address: host:port}`")
+    if not config.storages:
+        yield Broken("storages", "names no storage, add one: `s1: {address: host:port}`")
+    elif config.cluster.replicas >= len(config.storages):
+        copies = config.cluster.replicas + 1
+        yield Broken(
+            "cluster.replicas",
+            f"{config.cluster.replicas} means {copies} copies of everything, but there are {len(config.storages)} "
+            f"storages: name {copies} of them or lower it to {len(config.storages) - 1}",
+        )
+    yield from _distinct(config)
+    yield from _times(config)
+    if config.limits.transaction_bytes < config.limits.object_bytes:
+        yield Broken("limits.transaction", "is below limits.object: raise it, a transaction must take one object")
+
+
+def _distinct(config: Config) -> Iterator[Broken]:
+    """Names, numbers, addresses and folders that two nodes must not share."""
+    names, addresses, numbers, folders = (defaultdict[object, list[str]](list) for _ in range(4))
+    for section in ("masters", "storages", "admins"):
+        for name, node in getattr(config, section).items():
+            key = f"{section}.{name}"
+            names[name.upper().replace("-", "_")].append(key)
+            addresses[node.address].append(key)
+            numbers[node.role, node.number].append(key)
+    for name, storage in config.storages.items():
+        for path in sorted({storage.database.path, storage.log.path}):
+            folders[path].append(f"storages.{name}")
+    for shared, of, remedy in (
+        (names, "name", "rename one: names are told apart without case, and - is as _"),
+        (addresses, "address", "give each its own port"),
+        (numbers, "number", "give one another `number:`, or another name"),
+        (folders, "path", "give each its own directory"),
+    ):
+        for value, keys in shared.items():
+            for key in keys[1:]:
+                said = value[1] if isinstance(value, tuple) else value
+                yield Broken(key, f"has the same {of} as {keys[0]} ({said}): {remedy}")
+
+
+def _times(config: Config) -> Iterator[Broken]:
+    """Durations that make sense only in a certain order."""
+    t = config.timeouts
+    for low, low_s, high, high_s in (
+        ("heartbeat", t.heartbeat_s, "silence", t.silence_s),
+        ("reconnect_min", t.reconnect_min_s, "reconnect_max", t.reconnect_max_s),
+        ("lock", t.lock_s, "overdue", t.overdue_s),
+    ):
+        if low_s > high_s:
+            yield Broken(
+                f"timeouts.{low}",
+                f"{format_seconds(low_s)} is above timeouts.{high} ({format_seconds(high_s)}): it must not be",
+            )
+    if config.supervisor.stop_s < t.stop_s:
+        yield Broken(
+            "supervisor.stop",
+            f"{format_seconds(config.supervisor.stop_s)} is below timeouts.stop ({format_seconds(t.stop_s)}): "
+            "supervisord would kill a node that is stopping cleanly",
+        )
