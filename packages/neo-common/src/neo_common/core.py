@@ -50,6 +50,13 @@ class Greeted(NamedTuple):
     hello: Hello
 
 
+class Left(NamedTuple):
+    """Who was Greeted has hung up before it was let in or sent away (masters only)."""
+
+    connection: int
+    reason: str
+
+
 class Durable(NamedTuple):
     """Every record appended up to *position* (included) survives a crash."""
 

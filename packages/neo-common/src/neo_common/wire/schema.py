@@ -1002,6 +1002,17 @@ class Cluster(NamedTuple):
     reason: str
 
 
+@_notify(0x030B, (C,), (M,))
+class Heard(NamedTuple):
+    """The client has handled every Finished and Invalidate up to *last*.
+
+    Sent after a Finished, at leisure (with the next Tick). Without it the primary cannot know that its answer arrived,
+    must keep the decision, and cannot move the durable mark past it for a minute.
+    """
+
+    last: Tid
+
+
 @_ask(0x0320, (C,), (M,))
 class AskOids(NamedTuple):
     """A range of new oids."""
@@ -1385,6 +1396,13 @@ class StorageState(NamedTuple):
     reason: str
     disk_used: U64
     disk_free: U64
+
+
+@_notify(0x0421, (S,), (M,))
+class Overdue(NamedTuple):
+    """Others have waited for `overdue_s` for what these votes hold: abort them. (Never sent for votes of mode A.)"""
+
+    voted: tuple[VotedId, ...]
 
 
 # ---------------------------------------------------------------------------------------------- masters
