@@ -1,0 +1,482 @@
+"""The client's core: one rule of the commit protocol per test, packets and answers by hand."""
+
+import pytest
+
+from neo_client.core.client import ClientCore, ClientSettings
+from neo_client.core.events import (
+    AbortDone,
+    AbortNow,
+    CacheCut,
+    CommittedByRecovery,
+    Failed,
+    FinishDone,
+    FinishNow,
+    GiveUp,
+    Invalidated,
+    Job,
+    Reset,
+    Resolve,
+    Resolved,
+    StoredAhead,
+    Upload,
+    VoteDone,
+    VoteNow,
+)
+from neo_client.core.tpc import Phase
+from neo_common.core import Connected, Disconnect, Lost, Received, Send, Tick
+from neo_common.errors import NotReady
+from neo_common.ids import (
+    NO_NODE,
+    NO_TID,
+    Epoch,
+    Instant,
+    NodeId,
+    Oid,
+    Partition,
+    Ptid,
+    Seconds,
+    Session,
+    Tid,
+    Ttid,
+    Version,
+)
+from neo_common.model.partition_table import Cell, PartitionTable, whole
+from neo_common.states import CellState, Role, node_id
+from neo_common.wire.schema import (
+    Abort,
+    Aborted,
+    CHello,
+    Compression,
+    Conflict,
+    Contended,
+    Data,
+    Decision,
+    ErrorCode,
+    Fate,
+    FateKind,
+    Finish,
+    Finished,
+    Hello,
+    Invalidate,
+    Lock,
+    Locked,
+    LockMode,
+    Metadata,
+    Mode,
+    NewPT,
+    Packet,
+    Progress,
+    ReadCheck,
+    Refused,
+    Stale,
+    Underway,
+    Unvote,
+    UnvoteOk,
+    Vote,
+    Voted,
+    Want,
+    Welcome,
+    Write,
+)
+
+M1, S1, S2 = node_id(Role.MASTER, 1), node_id(Role.STORAGE, 1), node_id(Role.STORAGE, 2)
+M2 = node_id(Role.MASTER, 2)
+E1, E2 = Epoch(1 << 24 | 1), Epoch(2 << 24 | 1)
+T5, T6, T7 = Tid(5), Tid(6), Tid(7)
+P0, P1 = Partition(0), Partition(1)
+O0, O1, O2 = Oid(0), Oid(1), Oid(2)
+META = Metadata(b"u", b"d", b"")
+VALUE = Data(Compression.NONE, bytes(16), 1, b"x")
+OTHER = Data(Compression.NONE, bytes(16), 1, b"y")
+UP = CellState.UP_TO_DATE
+
+
+def table(ptid: int = 1, epoch: Epoch = E1, leads: tuple[NodeId, ...] = (S1, S2)) -> PartitionTable:
+    """Two partitions: even oids are led by S1, odd ones by S2."""
+    return PartitionTable(Version(epoch, Ptid(ptid)), 0, [(Cell(n, UP),) for n in leads])
+
+
+def hello(epoch: Epoch) -> Hello:
+    return Hello(1, 1, (), Role.MASTER, "", "", bytes(16), NO_NODE, 0, epoch, "")
+
+
+class Bench:
+    """A core, a clock, and what it has ordered."""
+
+    def __init__(self, core: ClientCore | None = None) -> None:
+        self.core = core or ClientCore(ClientSettings(wait_timeout_s=10.0))
+        self.now = 100.0
+
+    def do(self, event: object) -> list[object]:
+        return list(self.core.handle(event, Instant(Seconds(self.now), Seconds(0.0))))  # type: ignore[arg-type]
+
+    def got(self, peer: NodeId, packet: Packet) -> list[object]:
+        return self.do(Received(peer, packet))
+
+    def welcome(self, **fields: object) -> list[object]:
+        answer = Welcome(E1, Session(9), b"c" * 16, whole(table()), (), T5, T5, (), False)
+        return self.got(M1, answer._replace(**fields))  # type: ignore[arg-type]
+
+    def ready(self) -> "Bench":
+        self.do(Connected(M1, hello(E1)))
+        self.welcome()
+        for s in (S1, S2):
+            self.do(Connected(s, hello(E1)))
+        return self
+
+    def voting(self, *oids: Oid, reads: tuple[ReadCheck, ...] = ()) -> Ttid:
+        ttid = self.core.begin()
+        self.do(VoteNow(ttid, job(*oids, reads=reads)))
+        return ttid
+
+    def voted(self, *oids: Oid) -> Ttid:
+        ttid = self.voting(*oids)
+        effects: list[object] = []
+        for p in sorted({Partition(o % 2) for o in oids}):
+            effects += self.got((S1, S2)[p], Voted(ttid, 1, (p,)))
+        assert effects == [VoteDone(ttid)]
+        return ttid
+
+    def phase(self, ttid: Ttid) -> Phase:
+        return self.core.transactions[ttid].phase
+
+
+def job(*oids: Oid, reads: tuple[ReadCheck, ...] = ()) -> Job:
+    return Job(META, tuple(Write(o, T5, NO_TID, VALUE) for o in oids), reads, Mode.C)
+
+
+def sent(effects: list[object], kind: type) -> list[tuple[NodeId, Packet]]:
+    return [(e.peer, e.packet) for e in effects if isinstance(e, Send) and isinstance(e.packet, kind)]
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench().ready()
+
+
+def test_nothing_begins_before_welcome() -> None:
+    b = Bench()
+    with pytest.raises(NotReady):
+        b.core.begin()
+    effects = b.do(Connected(M1, hello(E1)))
+    assert effects == [Send(M1, CHello(Session(0), Epoch(0), E1, (), (), NO_TID, False))]
+    with pytest.raises(NotReady):
+        b.core.begin()
+    assert CacheCut(NO_TID, T5) in b.welcome()
+    assert b.core.begin() == Ttid(Session(9), 1)
+
+
+def test_fast_path_asks_every_lead_at_once_then_the_primary(bench: Bench) -> None:
+    ttid = bench.core.begin()
+    votes = sent(bench.do(VoteNow(ttid, job(O0, O1, O2))), Vote)
+    assert [n for n, _ in votes] == [S1, S2]
+    first = votes[0][1]
+    assert isinstance(first, Vote)
+    assert first.parts == (P0, P1)
+    assert [(w.partition, [x.oid for x in w.writes]) for w in first.work] == [(P0, [O0, O2])]
+    assert bench.got(S1, Voted(ttid, 1, (P0,))) == []
+    assert bench.got(S2, Voted(ttid, 1, (P1,))) == [VoteDone(ttid)]
+    assert bench.do(FinishNow(ttid)) == [Send(M1, Finish(ttid, 1, E1, (P0, P1), (O0, O1, O2), Mode.C, NO_TID))]
+    assert bench.got(M1, Finished(ttid, 1, T6)) == [FinishDone(ttid, T6)]
+    assert bench.core.last == T6
+    assert not bench.core.transactions
+    assert bench.core.known[ttid] == Decision(ttid, 1, T6, (P0, P1))
+
+
+def test_conflict_is_resolved_and_voted_again_there_only(bench: Bench) -> None:
+    ttid = bench.voting(O0, O1)
+    bench.got(S1, Voted(ttid, 1, (P0,)))
+    stale = Stale(O1, T6, OTHER)
+    assert bench.got(S2, Conflict(ttid, 1, (P1,), (stale,))) == [Resolve(ttid, (stale,))]
+    merged = Write(O1, T6, NO_TID, OTHER)
+    votes = sent(bench.do(Resolved(ttid, (merged,), ())), Vote)
+    assert [n for n, _ in votes] == [S2]
+    vote = votes[0][1]
+    assert isinstance(vote, Vote)
+    assert vote.attempt == 1
+    assert vote.work[0].writes == (merged,)
+    assert bench.got(S2, Voted(ttid, 1, (P1,))) == [VoteDone(ttid)]
+
+
+def test_second_conflict_takes_the_ordered_path(bench: Bench) -> None:
+    ttid = bench.voting(O0, O1)
+    bench.got(S1, Voted(ttid, 1, (P0,)))
+    for serial in (T6, T7):
+        bench.got(S2, Conflict(ttid, 1, (P1,), (Stale(O1, serial, OTHER),)))
+        effects = bench.do(Resolved(ttid, (Write(O1, serial, NO_TID, OTHER),), ()))
+    assert sent(effects, Unvote) == [(S1, Unvote(ttid, 1, E1, (P0,))), (S2, Unvote(ttid, 1, E1, (P1,)))]
+    assert sent(effects, Lock) == [(S1, Lock(ttid, 2, E1, bench.core.table.version, (Want(O0, LockMode.X, T5),)))]
+    effects = bench.got(S1, Locked(ttid, 2, ()))
+    assert sent(effects, Lock) == [(S2, Lock(ttid, 2, E1, bench.core.table.version, (Want(O1, LockMode.X, T7),)))]
+    effects = bench.got(S2, Locked(ttid, 2, ()))
+    assert [n for n, _ in sent(effects, Vote)] == [S1, S2]
+
+
+def test_contended_waits_for_all_answers_then_locks_in_order(bench: Bench) -> None:
+    ttid = bench.voting(O0, O1)
+    assert bench.got(S1, Contended(ttid, 1, (P0,))) == []
+    effects = bench.got(S2, Voted(ttid, 1, (P1,)))
+    assert len(sent(effects, Unvote)) == 2
+    assert [n for n, _ in sent(effects, Lock)] == [S1]
+    stale = Stale(O0, T6, OTHER)
+    assert bench.got(S1, Locked(ttid, 2, (stale,))) == [Resolve(ttid, (stale,))]
+    effects = bench.do(Resolved(ttid, (Write(O0, T6, NO_TID, OTHER),), ()))
+    assert [n for n, _ in sent(effects, Lock)] == [S2]
+
+
+def test_unresolved_conflict_fails_at_once_when_no_earlier_attempt_may_count(bench: Bench) -> None:
+    ttid = bench.voting(O0, O1)
+    bench.got(S1, Voted(ttid, 1, (P0,)))
+    bench.got(S2, Conflict(ttid, 1, (P1,), (Stale(O1, T6, OTHER),)))
+    effects = bench.do(GiveUp(ttid))
+    assert effects[-1] == Failed(ttid, ErrorCode.ILLEGAL, "conflict")
+    assert len(sent(effects, Unvote)) == 2
+    assert not sent(effects, Abort)
+
+
+def test_unresolved_conflict_needs_an_abort_after_a_lost_answer(bench: Bench) -> None:
+    ttid = bench.voting(O0)
+    bench.do(Lost(S1, "cut"))
+    assert bench.phase(ttid) is Phase.RETRY
+    effects = bench.do(Connected(S1, hello(E1)))
+    assert sent(effects, Vote)[0][1].attempt == 2  # type: ignore[attr-defined]
+    bench.got(S1, Conflict(ttid, 2, (P0,), (Stale(O0, T6, OTHER),)))
+    effects = bench.do(GiveUp(ttid))
+    assert sent(effects, Abort) == [(M1, Abort(ttid, 2, (P0,)))]
+    assert not [e for e in effects if isinstance(e, Failed)]
+    assert bench.got(M1, Aborted(ttid, 2, "")) == [Failed(ttid, ErrorCode.ILLEGAL, "conflict")]
+
+
+def test_abort_after_vote_returns_only_when_durable(bench: Bench) -> None:
+    ttid = bench.voted(O0)
+    assert bench.do(AbortNow(ttid)) == [Send(M1, Abort(ttid, 1, (P0,)))]
+    assert bench.got(M1, Aborted(ttid, 1, "")) == [AbortDone(ttid)]
+
+
+def test_abort_of_what_was_not_voted_needs_nobody(bench: Bench) -> None:
+    ttid = bench.core.begin()
+    assert bench.do(AbortNow(ttid)) == [AbortDone(ttid)]
+    assert bench.do(AbortNow(ttid)) == [AbortDone(ttid)]
+
+
+def test_abort_of_what_recovery_has_committed_says_so(bench: Bench) -> None:
+    ttid = bench.voted(O0)
+    bench.do(AbortNow(ttid))
+    bench.do(Lost(M1, "cut"))
+    hellos = sent(bench.do(Connected(M1, hello(E2))), CHello)
+    assert hellos[0][1].underway == (Underway(ttid, 1, Progress.ABORTING, (P0,)),)  # type: ignore[attr-defined]
+    effects = bench.welcome(epoch=E2, last=T7, fates=(Fate(ttid, 1, FateKind.COMMITTED, T7),))
+    assert effects[-1] == CommittedByRecovery(ttid, T7)
+    assert CacheCut(T5, T7) in effects
+
+
+def test_finish_is_sent_again_to_the_next_primary_with_the_old_votes(bench: Bench) -> None:
+    ttid = bench.voted(O0)
+    bench.do(FinishNow(ttid))
+    bench.do(Lost(M1, "cut"))
+    bench.do(Connected(M1, hello(E2)))
+    effects = bench.welcome(epoch=E2, fates=(Fate(ttid, 1, FateKind.VOTED, NO_TID),))
+    assert sent(effects, Finish) == [(M1, Finish(ttid, 1, E1, (P0,), (O0,), Mode.C, NO_TID))]
+
+
+def test_vote_that_recovery_has_committed_returns_and_finishes_with_that_tid(bench: Bench) -> None:
+    ttid = bench.voting(O0, O1)
+    bench.got(S1, Voted(ttid, 1, (P0,)))
+    bench.do(Lost(M1, "cut"))
+    bench.do(Connected(M1, hello(E2)))
+    effects = bench.welcome(epoch=E2, last=T7, fates=(Fate(ttid, 1, FateKind.COMMITTED, T6),))
+    assert effects[-1] == VoteDone(ttid)
+    assert bench.do(FinishNow(ttid)) == [FinishDone(ttid, T6)]
+
+
+def test_new_epoch_votes_from_scratch_and_notes_that_the_old_votes_may_count(bench: Bench) -> None:
+    ttid = bench.voting(O0)
+    bench.do(Lost(M1, "cut"))
+    bench.do(Connected(M1, hello(E2)))
+    effects = bench.welcome(epoch=E2, table=whole(table(2, E2)), fates=(Fate(ttid, 1, FateKind.ABORTED, NO_TID),))
+    vote = sent(effects, Vote)[0][1]
+    assert isinstance(vote, Vote)
+    assert (vote.attempt, vote.epoch) == (2, E2)
+    assert bench.core.transactions[ttid].maybe
+
+
+def test_nothing_is_finished_between_hello_and_welcome(bench: Bench) -> None:
+    ttid = bench.voted(O0)
+    bench.do(Connected(M2, hello(E2)))
+    assert bench.do(FinishNow(ttid)) == []
+    fates = (Fate(ttid, 1, FateKind.VOTED, T5),)
+    answer = Welcome(E2, Session(9), b"c" * 16, whole(table(2, E2)), (), T5, T5, fates, False)
+    effects = bench.got(M2, answer)
+    assert [n for n, _ in sent(effects, Finish)] == [M2]
+
+
+def test_hello_to_a_new_master_ends_the_old_one(bench: Bench) -> None:
+    assert Disconnect(M1, "another master is in charge") in bench.do(Connected(M2, hello(E2)))
+    assert bench.got(M1, Invalidate(T6, Ttid(Session(1), 1), 1, (O0,), T5)) == []
+    assert bench.core.last == T5
+
+
+def test_lower_epoch_than_promised_is_never_heard(bench: Bench) -> None:
+    bench.do(Connected(M2, hello(E2)))
+    bench.do(Lost(M2, "cut"))
+    bench.do(Connected(M1, hello(E1)))
+    effects = bench.welcome()
+    assert [type(e) for e in effects] == [Disconnect]
+    assert not bench.core.is_ready
+
+
+def test_unvote_is_repeated_until_confirmed(bench: Bench) -> None:
+    ttid = bench.voting(O0)
+    bench.got(S1, Contended(ttid, 1, (P0,)))
+    bench.do(Lost(S1, "cut"))
+    effects = bench.do(Connected(S1, hello(E1)))
+    assert sent(effects, Unvote) == [(S1, Unvote(ttid, 1, E1, (P0,))), (S1, Unvote(ttid, 2, E1, (P0,)))]
+    effects = bench.got(M1, NewPT(whole(table(2))))
+    assert len(sent(effects, Unvote)) == 2
+    for attempt in (1, 2):
+        bench.got(S1, UnvoteOk(ttid, attempt, (P0,)))
+    assert not bench.core.dead
+
+
+def test_unvote_is_repeated_by_timer(bench: Bench) -> None:
+    ttid = bench.voting(O0, O1)
+    bench.got(S1, Voted(ttid, 1, (P0,)))
+    bench.got(S2, Conflict(ttid, 1, (P1,), (Stale(O1, T6, OTHER),)))
+    bench.do(GiveUp(ttid))
+    assert bench.do(Tick()) == []
+    bench.now += 3
+    assert len(sent(bench.do(Tick()), Unvote)) == 2
+
+
+def test_refusal_is_tried_again_after_a_pause_or_at_the_new_lead(bench: Bench) -> None:
+    ttid = bench.voting(O0)
+    effects = bench.got(S1, Refused(ttid, 1, (P0,), ErrorCode.NOT_READY, "not the lead"))
+    assert not sent(effects, Vote)
+    effects = bench.got(M1, NewPT(whole(table(2, leads=(S2, S2)))))
+    assert [n for n, _ in sent(effects, Vote)] == [S2]
+    bench.got(S2, Refused(ttid, 2, (P0,), ErrorCode.NOT_READY, "not yet"))
+    bench.now += 0.1
+    assert [n for n, _ in sent(bench.do(Tick()), Vote)] == [S2]
+
+
+def test_final_refusal_fails_with_its_reason(bench: Bench) -> None:
+    ttid = bench.voting(O0, O1)
+    bench.got(S1, Refused(ttid, 1, (P0,), ErrorCode.NO_SPACE, "S1 is full"))
+    effects = bench.got(S2, Voted(ttid, 1, (P1,)))
+    assert effects[-1] == Failed(ttid, ErrorCode.NO_SPACE, "S1 is full")
+
+
+def test_vote_gives_up_at_its_deadline_with_a_durable_abort(bench: Bench) -> None:
+    ttid = bench.voting(O0)
+    bench.now += 11
+    effects = bench.do(Tick())
+    assert sent(effects, Abort) == [(M1, Abort(ttid, 1, (P0,)))]
+    (failed,) = bench.got(M1, Aborted(ttid, 1, ""))
+    assert isinstance(failed, Failed)
+    assert failed.code == ErrorCode.NOT_READY
+    assert "S1" in failed.text
+
+
+def test_vote_that_nobody_has_got_gives_up_by_itself(bench: Bench) -> None:
+    bench.do(Lost(S1, "cut"))
+    ttid = bench.voting(O0)
+    bench.now += 11
+    (failed,) = bench.do(Tick())
+    assert isinstance(failed, Failed)
+    assert failed.ttid == ttid
+    assert "no connection to S1" in failed.text
+
+
+def test_lead_lost_while_its_locks_are_held_starts_again(bench: Bench) -> None:
+    ttid = bench.voting(O0, O1)
+    bench.got(S1, Contended(ttid, 1, (P0,)))
+    bench.got(S2, Contended(ttid, 1, (P1,)))
+    bench.got(S1, Locked(ttid, 2, ()))
+    bench.do(Lost(S1, "cut"))
+    assert bench.phase(ttid) is Phase.RETRY
+    effects = bench.do(Connected(S1, hello(E1)))
+    assert sent(effects, Lock)[0][1].attempt == 3  # type: ignore[attr-defined]
+
+
+def test_known_decisions_are_pruned_at_the_durable_mark(bench: Bench) -> None:
+    for n, (tid, durable) in enumerate(((T6, T5), (T7, T6))):
+        ttid = Ttid(Session(1), n)
+        assert bench.got(M1, Invalidate(tid, ttid, 1, (O0,), durable)) == [Invalidated(tid, (O0,))]
+    assert [d.tid for d in bench.core.known.values()] == [T7]
+    bench.do(Lost(M1, "cut"))
+    hellos = sent(bench.do(Connected(M1, hello(E2))), CHello)
+    assert [d.tid for d in hellos[0][1].known] == [T7]  # type: ignore[attr-defined]
+
+
+def test_reset_forgets_what_is_not_the_clusters(bench: Bench) -> None:
+    begun = bench.core.begin()
+    bench.got(M1, Invalidate(T6, Ttid(Session(1), 1), 1, (O0,), T5))
+    bench.do(Lost(M1, "cut"))
+    bench.do(Connected(M1, hello(E2)))
+    effects = bench.welcome(epoch=E2, last=T7, reset=True)
+    assert Reset(T5, T6) in effects
+    assert not bench.core.known
+    (failed,) = bench.do(VoteNow(begun, job(O0)))
+    assert isinstance(failed, Failed)
+
+
+def test_session_given_up_fails_what_began_in_it(bench: Bench) -> None:
+    begun, voted = bench.core.begin(), bench.voted(O0)
+    bench.do(Lost(M1, "cut"))
+    bench.do(Connected(M1, hello(E1)))
+    bench.welcome(session=Session(10), fates=(Fate(voted, 1, FateKind.ABORTED, NO_TID),))
+    for effects in (bench.do(VoteNow(begun, job(O0))), bench.do(FinishNow(voted))):
+        assert [type(e) for e in effects] == [Failed]
+
+
+def test_empty_transaction_needs_nobody(bench: Bench) -> None:
+    ttid = bench.core.begin()
+    assert bench.do(VoteNow(ttid, job())) == [VoteDone(ttid)]
+    assert bench.do(FinishNow(ttid)) == [FinishDone(ttid, T5)]
+
+
+def test_answer_for_the_newest_snapshot_is_current(bench: Bench) -> None:
+    loading = bench.core.load_began(O0, T6)
+    assert bench.core.load_ended(loading, Tid(3)) == NO_TID
+
+
+def test_answer_overtaken_by_an_invalidation_is_not_current(bench: Bench) -> None:
+    loading = bench.core.load_began(O0, T6)
+    bench.got(M1, Invalidate(T7, Ttid(Session(1), 1), 1, (O0,), T5))
+    assert bench.core.load_ended(loading, Tid(3)) == T7
+
+
+def test_answer_for_an_old_snapshot_is_never_current(bench: Bench) -> None:
+    loading = bench.core.load_began(O0, Tid(4))
+    assert bench.core.load_ended(loading, Tid(3)) == Tid(4)
+
+
+def test_answer_across_a_welcome_is_not_current_and_void_in_a_new_reign(bench: Bench) -> None:
+    loading = bench.core.load_began(O0, T6)
+    bench.do(Lost(M1, "cut"))
+    bench.do(Connected(M1, hello(E2)))
+    bench.welcome(epoch=E2)
+    assert loading.void
+    assert bench.core.load_ended(loading, Tid(3)) == T6
+
+
+def test_what_went_ahead_is_named_in_the_vote_and_sent_again_after_a_loss(bench: Bench) -> None:
+    ttid = bench.core.begin()
+    assert bench.do(StoredAhead(ttid, P0, 0, 1)) == [Upload(ttid, S1, P0, 0)]
+    assert bench.do(StoredAhead(ttid, P0, 1, 2)) == [Upload(ttid, S1, P0, 1)]
+    bench.do(Lost(S1, "cut"))
+    bench.do(VoteNow(ttid, job(O0, O2, Oid(4))))
+    effects = bench.do(Connected(S1, hello(E1)))
+    assert effects[0] == Upload(ttid, S1, P0, 0)
+    vote = sent(effects, Vote)[0][1]
+    assert isinstance(vote, Vote)
+    assert vote.work[0].tentative == 2
+    assert [w.oid for w in vote.work[0].writes] == [Oid(4)]
+
+
+def test_application_that_runs_away_from_vote_is_withdrawn(bench: Bench) -> None:
+    ttid = bench.voting(O0)
+    effects = bench.do(AbortNow(ttid))
+    assert sent(effects, Unvote)
+    assert sent(effects, Abort)
+    assert bench.got(M1, Aborted(ttid, 1, "")) == [AbortDone(ttid)]
