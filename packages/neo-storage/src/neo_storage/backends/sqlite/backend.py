@@ -1,0 +1,281 @@
+"""SQLite under a storage: the embedded default.
+
+Two connections besides those of range readers: one reads in the hub (10 us a load, where any hand-off to a thread costs
+30 to 130), one writes on the applier's thread. Write-ahead log, synchronous=NORMAL: a batch survives the death of the
+process at once, and a power cut once its log is flushed, which `checkpoint` does. Its log never shrinks and is made
+large when the database is opened, because overwriting is flushed twice as fast as growing.
+"""
+
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from neo_common.errors import BackendError, DataCorrupted, NeoError
+from neo_common.ids import MAX_OID, MAX_TID, NO_TID, Epoch, NodeId, Oid, Partition, Session, Tid, Ttid
+from neo_common.model.keys import decode_update
+from neo_common.model.partition_table import EMPTY, PartitionTable
+from neo_common.wire.schema import PIECE_BYTES, Ceilings, Compression, Data, Decision, Tombstone
+from neo_storage.backends.base import Kept, Op, PackStep, RangeReader, Stored
+from neo_storage.backends.sqlite import queries, schema
+from neo_storage.backends.sqlite.codec import unpack_parts
+from neo_storage.backends.sqlite.connection import check_setting, connect, translate, translated
+from neo_storage.backends.sqlite.range_reader import SqliteRangeReader
+from neo_storage.backends.sqlite.removal import pack_slice
+from neo_storage.backends.sqlite.writer import Writer
+from neo_storage.exclusive import ExclusiveLock
+
+_RANGE_CACHE_BYTES: Final = 4 * 2**20
+"""A scan visits each page once."""
+_NO_CLUSTER: Final = bytes(16)
+
+
+class SqliteBackend:
+    """`backends.base.Backend` on a SQLite database file. No other process may have it open, and not this one twice."""
+
+    def __init__(self, path: Path, *, cache_bytes: int = 64 * 2**20, wal_bytes: int = 16 * 2**20) -> None:
+        """`wal_bytes`: the write-ahead log is made at least this large when the database is opened."""
+        self._path = path
+        self._cache_bytes = cache_bytes
+        self._wal_bytes = wal_bytes
+        self._lock: ExclusiveLock | None = None
+        self._position = -1
+        self._durable_position = -1
+        self._reader: sqlite3.Connection
+        self._connection: sqlite3.Connection
+        self._writer: Writer
+
+    def open(self) -> Kept:
+        """Create or open the database, check its settings, and return what it knows.
+
+        Raises: BackendError when it is open elsewhere, or was written by a newer NEO; DataCorrupted when it is no
+        database of ours.
+        """
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = ExclusiveLock(Path(f"{self._path}.lock"), f"database {self._path}")
+        except OSError as error:
+            raise BackendError(f"cannot open {self._path}: {error}") from error
+        try:
+            with translated(f"cannot open {self._path}"):
+                return self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> Kept:
+        self._connection = connect(self._path, cache_bytes=self._cache_bytes, read_only=False)
+        self._prepare()
+        self._grow_log()
+        self._reader = connect(self._path, cache_bytes=self._cache_bytes, read_only=True)
+        kept = self._kept()
+        next_data_id = (self._connection.execute(queries.LAST_DATA).fetchone()[0] or 0) + 1
+        self._writer = Writer(
+            self._connection,
+            partitions=kept.table.partitions,
+            last_tid=kept.last_tid,
+            last_oid=kept.last_oid,
+            next_data_id=next_data_id,
+        )
+        self._position = kept.position
+        # The names of the database and its log must survive a power cut before we rely on either.
+        directory = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+        self.checkpoint()
+        return kept
+
+    def _prepare(self) -> None:
+        """Make the tables of a new database; check who wrote an older one."""
+        db = self._connection
+        (objects,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        if application not in (0, schema.APPLICATION_ID) or (application == 0 and objects):
+            raise DataCorrupted(f"{self._path} is a SQLite database, but not one of NEO")
+        if not objects:
+            db.execute(f"PRAGMA page_size = {schema.PAGE_BYTES}")
+        db.execute("PRAGMA journal_mode = WAL")
+        check_setting(db, "journal_mode", "wal")
+        check_setting(db, "page_size", schema.PAGE_BYTES)
+        if not objects:
+            db.execute("BEGIN IMMEDIATE")
+            for statement in schema.TABLES:
+                db.execute(statement)
+            marks = {"format": schema.FORMAT, "minimum_reader": schema.MINIMUM_READER, "position": -1}
+            db.executemany(queries.SET_CONFIG, list(marks.items()))
+            db.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+            db.execute("COMMIT")
+        config = dict(db.execute(queries.CONFIG).fetchall())
+        if config["minimum_reader"] > schema.FORMAT:
+            raise BackendError(
+                f"{self._path} has format {config['format']}, for programs that read {config['minimum_reader']} or"
+                f" above; this one reads {schema.FORMAT}: install a newer NEO"
+            )
+
+    def _grow_log(self) -> None:
+        """Write to the log, by a transaction that is rolled back, as much as is wanted of it."""
+        if self._wal().stat().st_size >= self._wal_bytes:
+            return
+        db = self._connection
+        (cache,) = db.execute("PRAGMA cache_size").fetchone()
+        db.execute("PRAGMA cache_size = -256")  # so that the pages spill into the log
+        db.execute("BEGIN IMMEDIATE")
+        (last,) = db.execute(queries.LAST_DATA).fetchone()
+        for number in range(1 + self._wal_bytes // PIECE_BYTES):
+            db.execute(queries.ADD_DATA, ((last or 0) + 1 + number, bytes(PIECE_BYTES)))
+        db.execute("ROLLBACK")
+        db.execute(f"PRAGMA cache_size = {cache:d}")
+        check_setting(db, "cache_size", cache)
+
+    def _wal(self) -> Path:
+        return Path(f"{self._path}-wal")
+
+    def _kept(self) -> Kept:
+        db = self._connection
+        config = dict(db.execute(queries.CONFIG).fetchall())
+        return Kept(
+            position=config["position"],
+            node=NodeId(config.get("node", 0)),
+            cluster_id=config.get("cluster_id", _NO_CLUSTER),
+            epoch=Epoch(config.get("epoch", 0)),
+            table=_table(config.get("table")),
+            ceilings=Ceilings(Tid(config.get("ceiling_tid", 0)), Oid(config.get("ceiling_oid", 0))),
+            decisions=tuple(
+                Decision(Ttid(Session(session), counter), attempt, Tid(tid), unpack_parts(parts))
+                for session, counter, attempt, tid, parts in db.execute(queries.DECISIONS)
+            ),
+            tombstones=tuple(
+                Tombstone(Ttid(Session(session), counter), attempt)
+                for session, counter, attempt in db.execute(queries.TOMBSTONES)
+            ),
+            pack_order=config.get("pack_order", 0),
+            pack_tid=Tid(config.get("pack_tid", 0)),
+            last_tid=Tid(config.get("last_tid", 0)),
+            last_oid=Oid(config.get("last_oid", 0)),
+        )
+
+    # -------------------------------------------------------------------------------------------- reads, in the hub
+
+    def current(self, partition: Partition, oid: Oid) -> Tid:
+        """Return the serial of the last revision (a deletion counts), 0 if there is none."""
+        if oid > MAX_OID:
+            return NO_TID
+        try:
+            return Tid(self._reader.execute(queries.CURRENT, (partition, oid)).fetchone()[0] or 0)
+        except sqlite3.Error as error:
+            raise translate(error, f"current serial of {oid:#x}") from error
+
+    def load(self, partition: Partition, oid: Oid, before: Tid) -> Stored | None:
+        """Return the last revision below *before*; its data is in pieces above PIECE_BYTES. None if there is none."""
+        if oid > MAX_OID:
+            return None
+        try:
+            row = self._reader.execute(queries.LOAD, (partition, oid, min(before, MAX_TID))).fetchone()
+        except sqlite3.Error as error:
+            raise translate(error, f"load of {oid:#x}") from error
+        if row is None:
+            return None
+        tid, end, compression, checksum, size, value = row
+        if value is None:
+            if compression != Compression.ABSENT and size <= PIECE_BYTES:
+                raise DataCorrupted(f"{self._path} has no data for {oid:#x} at {tid:#x}")
+            value = b""
+        return Stored(tid, end or NO_TID, Data(Compression(compression), checksum, size, value))
+
+    def piece(self, partition: Partition, oid: Oid, tid: Tid, offset: int) -> bytes | None:
+        """Return at most PIECE_BYTES of a value, from *offset*, a multiple of that; None if there is nothing there.
+
+        Values that are not in pieces have one, at 0.
+        """
+        if oid > MAX_OID or tid > MAX_TID or offset > MAX_TID:
+            return None
+        try:
+            row = self._reader.execute(queries.PIECE, (partition, oid, tid, offset)).fetchone()
+        except sqlite3.Error as error:
+            raise translate(error, f"piece of {oid:#x}") from error
+        if row is None:
+            return None
+        value: bytes = row[0]
+        return value
+
+    # -------------------------------------------------------------------------------------------- the applier's thread
+
+    def apply(self, ops: Sequence[Op], position: int) -> None:
+        """Write *ops* and the mark *position* in one SQL transaction. After an error nothing of it is there."""
+        self._transaction("apply", lambda: self._writer.write(ops, position))
+        self._position = position
+
+    def pack_step(self, partition: Partition, tid: Tid, limit: int) -> PackStep:
+        """Pack one slice of a cell: about *limit* revisions looked at. On the applier's thread; resumable."""
+        steps: list[PackStep] = []
+        self._transaction("pack", lambda: steps.append(pack_slice(self._connection, partition, tid, limit)))
+        return steps[0]
+
+    def checkpoint(self) -> int:
+        """Make what was applied durable; return the log position up to which it is. On the applier's thread.
+
+        The flush of SQLite's log makes it durable; moving it into the database then only keeps the log short, as far
+        as readers allow.
+        """
+        position = self._position
+        try:
+            descriptor = os.open(self._wal(), os.O_RDONLY)
+            try:
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise BackendError(f"flush of {self._wal()}: {error}") from error
+        with translated("checkpoint"):
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        return position
+
+    def _transaction(self, doing: str, work: Callable[[], None]) -> None:
+        db = self._connection
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                work()
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise translate(error, f"{doing} in {self._path}") from error
+
+    # -------------------------------------------------------------------------------------------- the rest
+
+    def range_reader(self) -> RangeReader:
+        """Return a reader with a connection of its own."""
+        with translated(f"cannot open {self._path}"):
+            return SqliteRangeReader(self._path, _RANGE_CACHE_BYTES)
+
+    def disk(self) -> tuple[int, int]:
+        """Return (bytes used by the database, bytes free on its disk)."""
+        used = sum(p.stat().st_size for p in (self._path, self._wal()) if p.exists())
+        status = os.statvfs(self._path.parent)
+        return used, status.f_bavail * status.f_frsize
+
+    def close(self) -> None:
+        """Release everything; harmless when done already, or never opened."""
+        for name in ("_reader", "_connection"):
+            connection: sqlite3.Connection | None = self.__dict__.pop(name, None)
+            if connection is not None:
+                with translated(f"close of {self._path}"):
+                    connection.close()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+
+def _table(packed: bytes | None) -> PartitionTable:
+    if packed is None:
+        return EMPTY
+    try:
+        return decode_update(packed).apply(EMPTY)
+    except NeoError as error:
+        raise DataCorrupted(f"the partition table cannot be read: {error}") from error
