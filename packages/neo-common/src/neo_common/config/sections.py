@@ -124,8 +124,8 @@ class Timeouts:
     handshake_s: Annotated[
         Duration, About("between connection and answer to Hello; a parked node waits without end", 0.01)
     ] = 10.0
-    heartbeat_s: Annotated[Duration, About("of silence before a peer is asked whether it lives", 0.01)] = 5.0
-    silence_s: Annotated[Duration, About("of silence before the connection is given up", 0.02)] = 30.0
+    heartbeat_s: Annotated[Duration, About("of silence before a peer is asked whether it lives", 0.01)] = 2.0
+    silence_s: Annotated[Duration, About("of silence before the connection is given up", 0.02)] = 6.0
     request_s: Annotated[Duration, About("for the answer to a question, unless it says otherwise", 0.1)] = 30.0
     reconnect_min_s: Annotated[Duration, About("before the second attempt to connect; doubles from there", 0.001)] = 0.1
     reconnect_max_s: Annotated[Duration, About("between attempts to connect, at most", 0.01)] = 5.0
