@@ -1,6 +1,8 @@
 """The list of Cython extensions, nothing else."""
 
+import hashlib
 import os
+from pathlib import Path
 
 from setuptools import Extension, setup
 
@@ -9,15 +11,21 @@ SOURCES = {
     "neo_common.model._keys_c": "src/neo_common/model/_keys_c.pyx",
 }
 
+
+def extension(name: str, path: str) -> Extension:
+    """Return the extension, which will know what it was built from (`neo_common.extension` compares)."""
+    source = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return Extension(name, [path], define_macros=[("NEO_SOURCE", f'"{source}"')])
+
+
 if os.environ.get("NEO_PURE_PYTHON") == "1":
     setup()
 else:
     from Cython.Build import cythonize  # noqa: PLC0415  not needed for the pure build
 
+    # `force`: dates cannot be trusted after a checkout; two small files take seconds.
     setup(
         ext_modules=cythonize(
-            [Extension(name, [path]) for name, path in SOURCES.items()],
-            build_dir="build",
-            language_level=3,
+            [extension(name, path) for name, path in SOURCES.items()], build_dir="build", language_level=3, force=True
         )
     )

@@ -92,6 +92,8 @@ def _check_rows(is_whole: bool, partitions: int, rows: tuple[tuple[Partition, Ro
         if partition < following or (is_whole and partition != following):
             raise LocalProtocolError(f"partition {partition} where {following} is next")
         following = partition + 1
+        if not isinstance(row, tuple):
+            raise LocalProtocolError(f"partition {partition}: a {type(row).__name__} where Row is wanted")
         cells += len(row)
         if cells > CELLS_MAX:
             raise LocalProtocolError(f"more than {CELLS_MAX} cells")
@@ -207,6 +209,8 @@ class _Source:
                 break
             if shift > 63:
                 raise RemoteProtocolError(f"{name}: a number of more than 64 bits")
+        if number > _U64_MAX:
+            raise RemoteProtocolError(f"{name}: a number of more than 64 bits")
         if shift > 7 and byte == 0:
             raise RemoteProtocolError(f"{name}: a number that is longer than it must be")
         if number > top:
