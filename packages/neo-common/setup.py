@@ -21,7 +21,7 @@ def extension(name: str, path: str) -> Extension:
 if os.environ.get("NEO_PURE_PYTHON") == "1":
     setup()
 else:
-    from Cython.Build import cythonize  # noqa: PLC0415  not needed for the pure build
+    from Cython.Build import cythonize  # not needed for the pure build
 
     # `force`: dates cannot be trusted after a checkout; two small files take seconds.
     setup(

@@ -24,8 +24,8 @@ VALUE_MAX: Final = 2**31 - 1
 ABSENT: Final = Data(Compression.ABSENT, bytes(CHECKSUM_BYTES), 0, b"")
 """No value: the object was deleted, or its creation undone."""
 
-# Contexts at rest: making one takes 10 us, using one 2 us, and a context serves one thread at a time. `pop` and `append`
-# of a list are atomic, so each thread holds its own, and there are never more than threads.
+# Contexts at rest: making one takes 10 us, using one 2 us, and a context serves one thread at a time. `pop` and
+# `append` of a list are atomic, so each thread holds its own, and there are never more of them than threads.
 _compressors: Final[list[zstandard.ZstdCompressor]] = []
 _decompressors: Final[list[zstandard.ZstdDecompressor]] = []
 
