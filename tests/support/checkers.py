@@ -153,6 +153,12 @@ class Oracle:
         if tid in self.by_tid:
             self.known.setdefault(client, set()).add(self.by_tid[tid])
 
+    def caught_up(self, client: str, now: Tid) -> None:
+        """A client was told by Welcome that *now* is the last tid: its next snapshot has all up to there."""
+        self.last_heard[client] = max(now, self.last_heard.get(client, NO_TID))
+        view = self.view.get(self.running, {})
+        self.known.setdefault(client, set()).update(t for t, tid in view.items() if tid <= now)
+
     def forgot(self, client: str) -> None:
         """The client has dropped what it knew (a reset, or another process)."""
         self.known[client] = set()

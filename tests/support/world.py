@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from neo_common.core import Accept, Connected, Disconnect, Greeted, Log, Lost, Park, Received, Refuse, Send, Tick
+from neo_common.core import Accept, Connected, Disconnect, Greeted, Left, Log, Lost, Park, Received, Refuse, Send, Tick
 from neo_common.ids import NO_EPOCH, NO_NODE, Epoch, Instant, NodeId, Seconds
 from neo_common.states import Role, role_of
 from neo_common.wire.schema import PROTOCOL_VERSION, Hello, HelloNo, HelloOk, HelloWait, Packet
@@ -135,6 +135,10 @@ class World:
     def block(self, sender: str, receiver: str) -> None:
         """Let nothing through in that direction."""
         self._blocked.add((sender, receiver))
+
+    def unblock(self, sender: str, receiver: str) -> None:
+        """Let through again what that direction holds."""
+        self._blocked.discard((sender, receiver))
 
     def unblock_all(self) -> None:
         """Heal the network."""
@@ -347,9 +351,9 @@ class Process:
     def send(self, peer: NodeId, packet: Packet, request: int = 0) -> None:
         """Send a packet; dropped when *peer* is not connected."""
         connection = self.connections.get(peer)
-        if connection is not None:
+        if connection is not None and request >> 32 in (0, connection.number):
             self.world.note(self.name, "sends", (peer, packet))
-            connection.send(self, packet, request)
+            connection.send(self, packet, request & 0xFFFFFFFF)
 
     # ---- connections
 
@@ -408,6 +412,12 @@ class Process:
     def dial_failed(self, target: Process, refusal: HelloNo | None) -> None:
         """A dial has come to nothing; `refusal` says why if the other side has answered."""
 
+    def dial_waits(self, target: Process, reason: str) -> None:
+        """The other side makes us wait."""
+
+    def dial_succeeded(self, target: Process) -> None:
+        """A dial has come to a connection; Connected follows."""
+
     def packet_arrived(self, connection: Connection, packet: Packet, request: int) -> None:
         """Take a packet from the network."""
         number = connection.number
@@ -423,7 +433,9 @@ class Process:
 
     def received(self, connection: Connection, packet: Packet, request: int) -> None:
         """Take a packet of a peer that has passed the handshake."""
-        self.feed(Received(self._peers[connection.number], packet, request), connection.number)
+        # As in neo_common.runtime: an answer never reaches another connection of the same peer.
+        mine = request and connection.number << 32 | request
+        self.feed(Received(self._peers[connection.number], packet, mine), connection.number)
 
     def greeted(self, connection: Connection, hello: Hello) -> None:
         """Somebody has dialled us: a master asks its core, others let in whom they know by id."""
@@ -458,7 +470,7 @@ class Process:
         target = self._dialled[connection.number]
         match packet:
             case HelloWait():
-                return
+                self.dial_waits(target, packet.reason)
             case HelloNo():
                 self._dialling.discard(target.name)
                 self._forget(connection)
@@ -469,6 +481,7 @@ class Process:
                 del self._dialled[connection.number]
                 if packet.you != NO_NODE:
                     self.named(packet.you)
+                self.dial_succeeded(target)
                 self.connected_as_dialler(connection, packet)
             case _:
                 raise AssertionError(f"{self.name} got {packet} before the handshake")
@@ -543,13 +556,10 @@ class Process:
             self._forget(connection)
             self.dial_failed(target, None)
             self._drain()
-        else:
-            self._greeting.pop(number, None)
+        elif self._greeting.pop(number, None) is not None:
             self._forget(connection)
-            self.greeting_ended(number, reason)
-
-    def greeting_ended(self, handle: int, reason: str) -> None:
-        """Who was greeted has hung up before it was let in."""
+            if self.role is Role.MASTER:
+                self.feed(Left(number, reason), number)
 
     def _forget(self, connection: Connection) -> None:
         self._peers.pop(connection.number, None)

@@ -1,0 +1,414 @@
+"""A simulated program: a ClientCore, its shell, and a script of transactions as `tests/model/scenarios.py` has them.
+
+What a value says is who wrote it, so that a reader needs to trust nobody. Loads are done as neo_client's shell does
+them, with the core's own routing, cache and bookkeeping.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from enum import Enum
+from typing import NamedTuple
+
+from neo_client.core.cache import Cache
+
+from neo_client.core.client import ClientCore, ClientSettings, Loading
+from neo_client.core.events import (
+    AbortDone,
+    AbortNow,
+    CacheCut,
+    CommittedByRecovery,
+    Failed,
+    FinishDone,
+    FinishNow,
+    GiveUp,
+    Invalidated,
+    Job,
+    NodesChanged,
+    Reset,
+    Resolve,
+    Resolved,
+    StoredAhead,
+    TableChanged,
+    Upload,
+    VoteDone,
+    VoteNow,
+)
+from neo_common.checksum import checksum
+from neo_common.errors import NotReady
+from neo_common.ids import NO_NODE, NO_TID, Epoch, NodeId, Oid, Partition, Tid, Ttid
+from neo_common.states import Role
+from neo_common.wire.schema import (
+    AnswerLoad,
+    AnswerOids,
+    AskLoad,
+    AskOids,
+    Compression,
+    Data,
+    Error,
+    Metadata,
+    Mode,
+    Packet,
+    ReadCheck,
+    Stale,
+    Store,
+    Write,
+)
+from support.checkers import Oracle
+from support.network import Connection
+from support.seeking import Seeker
+from support.world import World
+
+
+class Spec(NamedTuple):
+    """A transaction of a script: what it writes, reads and checks (readCurrent)."""
+
+    writes: tuple[int, ...] = ()
+    reads: tuple[int, ...] = ()
+    current: tuple[int, ...] = ()
+    resolve: bool = False
+    """Its classes can resolve conflicts."""
+    may_abort: bool = False
+    """Another resource manager may refuse after our vote."""
+    mode: Mode = Mode.C
+    ahead: bool = False
+    """Its writes go to the storages before the vote, as those of a large transaction."""
+    creates: int = 0
+    """How many new objects it writes, under oids that it asks for."""
+    creating: bool = False
+    """Its writes have no revision yet (the first transaction of every run)."""
+
+
+def value_of(ttid: Ttid, oid: Oid) -> Data:
+    """Return the value that *ttid* writes."""
+    text = f"{ttid.session} {ttid.counter} {oid}".encode()
+    return Data(Compression.NONE, checksum(text), len(text), text)
+
+
+def writer_of(data: Data) -> tuple[Ttid, Oid]:
+    """Return who wrote a value, and where."""
+    session, counter, oid = map(int, data.value.split())
+    return Ttid(session, counter), Oid(oid)  # type: ignore[arg-type]
+
+
+class Step(Enum):
+    """What the application does."""
+
+    IDLE = "between two transactions"
+    READING = "reads its snapshot"
+    VOTING = "in tpc_vote"
+    VOTED = "between tpc_vote and tpc_finish"
+    FINISHING = "in tpc_finish"
+    ABORTING = "in tpc_abort"
+    DONE = "done"
+
+
+class Got(NamedTuple):
+    """A revision that the snapshot shows."""
+
+    serial: Tid
+    writer: Ttid
+    data: Data
+
+
+class _Request(NamedTuple):
+    peer: NodeId
+    oid: Oid
+    loading: Loading | None
+    """None: a question for oids."""
+
+
+class Application(Seeker):
+    """One process with one client, and its script."""
+
+    role = Role.CLIENT
+
+    def __init__(self, world: World, name: str, oracle: Oracle, settings: ClientSettings) -> None:
+        self.oracle = oracle
+        self.settings = settings
+        self.script: deque[Spec] = deque()
+        self.step = Step.DONE
+        self.outcomes: list[str] = []
+        super().__init__(world, name, NO_NODE)
+
+    # ---- life
+
+    def run_script(self, specs: Sequence[Spec]) -> None:
+        """Go through these transactions, one after the other."""
+        self.script.extend(specs)
+        if self.step is Step.DONE:
+            self.step = Step.IDLE
+        self._think()
+
+    def make_core(self) -> ClientCore:
+        self.node = NO_NODE
+        self.client = ClientCore(self.settings)
+        self.cache = Cache(2**20)
+        self.last = NO_TID
+        """What lastTransaction() says."""
+        self._requests: dict[int, _Request] = {}
+        self._request_count = 0
+        self._is_thinking = False
+        self._clear_transaction()
+        self.oracle.forgot(self.name)
+        self.make_bootstrap()
+        if self.step is not Step.DONE:
+            self._next_transaction("the process died")
+        self._think()
+        return self.client
+
+    def core_died(self) -> None:
+        if self.step not in (Step.DONE, Step.IDLE) and self.ttid is not None:
+            # Nobody was told: it may be committed or not.
+            self.outcomes.append("unknown")
+
+    def epoch(self) -> Epoch:
+        return self.client.epoch
+
+    def cluster_id(self) -> bytes:
+        return self.client.cluster_id or bytes(16)
+
+    def _clear_transaction(self) -> None:
+        self.ttid: Ttid | None = None
+        self.snapshot = NO_TID
+        self.got: dict[Oid, Got] = {}
+        self.new_oids: tuple[Oid, ...] = ()
+        self.writes: dict[Oid, Write] = {}
+        self.ahead: dict[Partition, tuple[Write, ...]] = {}
+
+    # ---- the shell
+
+    def after_events(self) -> None:
+        self.seek()
+        wanted = set(self.client.nodes) | self.client.wanted_peers()
+        for storage in self.world.of_role(Role.STORAGE):
+            if storage.node in wanted and storage.node not in self.connections:
+                self.dial(storage)
+        self._think()
+
+    def perform(self, effect: object) -> None:
+        match effect:
+            case Invalidated(tid, oids):
+                for oid in oids:
+                    self.cache.invalidate(oid, tid)
+                self.last = tid
+            case CacheCut(last, now):
+                self.cache.cut(last)
+                self.last = now
+            case Reset(durable, _):
+                self.cache.clear()
+                if self.step is Step.READING and self.snapshot > durable:
+                    self._clear_transaction()
+                    self.step = Step.IDLE
+            case VoteDone(ttid):
+                if ttid == self.ttid and self.step is Step.VOTING:
+                    self.step = Step.VOTED
+            case Resolve(ttid, stale):
+                if ttid == self.ttid:
+                    self.world.schedule(self._thinking_time(), self._answer_resolve, ttid, stale, self.incarnation)
+            case Failed(ttid, _, text):
+                self.world.note(self.name, "failed", (ttid, text))
+                if ttid == self.ttid:
+                    # ZODB aborts what has failed.
+                    self.step = Step.ABORTING
+                    self.feed(AbortNow(ttid))
+            case FinishDone(ttid, tid):
+                for oid in self.writes:
+                    self.cache.invalidate(oid, tid)
+                self.last = tid
+                if ttid == self.ttid:
+                    self._next_transaction("committed")
+            case AbortDone(ttid):
+                if ttid == self.ttid:
+                    self._next_transaction("aborted")
+            case CommittedByRecovery(ttid, _):
+                if ttid == self.ttid:
+                    self._next_transaction("committed by recovery")
+            case Upload(ttid, node, partition, first):
+                writes = self.ahead.get(partition, ())
+                self.send(node, Store(ttid, self.client.epoch, partition, first, writes[first:]))
+            case TableChanged() | NodesChanged():
+                pass  # after_events dials whoever is there
+            case _:
+                super().perform(effect)
+        self._think()
+
+    def received(self, connection: Connection, packet: Packet, request: int) -> None:
+        if not request:
+            super().received(connection, packet, request)
+            return
+        waiting = self._requests.pop(request, None)
+        if waiting is not None:
+            self._answered(waiting, packet)
+        self._think()
+
+    def connection_lost(self, peer: NodeId, reason: str) -> None:
+        super().connection_lost(peer, reason)
+        for request, waiting in list(self._requests.items()):
+            if waiting.peer == peer:
+                del self._requests[request]
+                if waiting.loading is not None:
+                    self.client.load_ended(waiting.loading)
+
+    # ---- the application
+
+    def _thinking_time(self) -> float:
+        return self.world.delay(self.world.temper.think_s, 0.01, self.name)
+
+    def _think(self) -> None:
+        if self.alive and not self._is_thinking and self.step is not Step.DONE:
+            self._is_thinking = True
+            self.world.schedule(self._thinking_time(), self._act, self.incarnation)
+
+    def _act(self, incarnation: int) -> None:
+        if not self.alive or self.incarnation != incarnation:
+            return
+        self._is_thinking = False
+        if self.stalled:
+            self.world.schedule(0.1, self._act, incarnation)
+            self._is_thinking = True
+            return
+        match self.step:
+            case Step.IDLE if not self.script:
+                self.step = Step.DONE
+            case Step.IDLE if self.client.is_ready:
+                self.snapshot = self.last
+                self.step = Step.READING
+                self._think()
+            case Step.READING:
+                self._read_on()
+            case Step.VOTED:
+                assert self.ttid is not None
+                if self.script[0].may_abort and self.world.rng.random() < 0.5:
+                    self.step = Step.ABORTING
+                    self.feed(AbortNow(self.ttid))
+                else:
+                    self.step = Step.FINISHING
+                    self.feed(FinishNow(self.ttid))
+
+    def _next_transaction(self, outcome: str) -> None:
+        self.world.note(self.name, outcome, self.ttid or "")
+        if outcome != "the process died":
+            self.outcomes.append(outcome)
+        self.script.popleft()
+        self._clear_transaction()
+        self.step = Step.IDLE if self.script else Step.DONE
+
+    def _read_on(self) -> None:
+        spec = self.script[0]
+        if self._requests:
+            return
+        if spec.creating:
+            self._vote()
+            return
+        if spec.creates and not self.new_oids:
+            if self.client.primary is not None:
+                self._ask(self.client.primary, AskOids(spec.creates), Oid(0), None)
+            return
+        wanted = sorted({*spec.reads, *spec.writes, *spec.current})
+        oid = next((Oid(o) for o in wanted if o not in self.got), None)
+        if oid is None:
+            self._vote()
+            return
+        cached = self.cache.get(oid, Tid(self.snapshot + 1))
+        if cached is not None:
+            self._see(oid, cached.tid, cached.data, cached=True)
+            self._think()
+            return
+        self._load(oid)
+
+    def _ask(self, peer: NodeId, packet: Packet, oid: Oid, loading: Loading | None) -> None:
+        self._request_count += 1
+        self._requests[self._request_count] = _Request(peer, oid, loading)
+        connection = self.connections[peer]
+        self.world.note(self.name, "asks", (peer, packet))
+        connection.send(self, packet, self._request_count)
+
+    def _load(self, oid: Oid) -> None:
+        table = self.client.table
+        nodes = [n for n in table.readable(table.partition(oid)) if n in self.connections] if table.partitions else []
+        if nodes:
+            before = Tid(self.snapshot + 1)
+            node = self.world.rng.choice(nodes)
+            loading = self.client.load_began(oid, before)
+            self._ask(node, AskLoad(self.client.epoch, oid, before), oid, loading)
+
+    def _answered(self, waiting: _Request, packet: Packet) -> None:
+        loading = waiting.loading
+        match packet:
+            case AnswerOids(first, number):
+                if self.step is Step.READING:
+                    self.new_oids = tuple(Oid(first + i) for i in range(min(number, self.script[0].creates)))
+            case AnswerLoad(tid, end, data):
+                assert loading is not None
+                until = self.client.load_ended(loading, tid, end)
+                if loading.void:
+                    return
+                self.cache.put(waiting.oid, tid, until, data)
+                if self.step is Step.READING and loading.before == self.snapshot + 1:
+                    self._see(waiting.oid, tid, data, cached=False)
+            case Error():
+                if loading is not None:
+                    self.client.load_ended(loading)
+                self.world.note(self.name, "is refused", packet)
+            case _:
+                raise AssertionError(packet)
+
+    def _see(self, oid: Oid, serial: Tid, data: Data, *, cached: bool) -> None:
+        assert checksum(data.value) == data.checksum, data
+        writer, of = writer_of(data)
+        assert of == oid, f"{oid} holds the value of {of}"
+        self.got[oid] = Got(serial, writer, data)
+        self.oracle.read(self.name, self.client.epoch, self.snapshot, oid, serial, writer, cached=cached)
+
+    def _vote(self) -> None:
+        spec = self.script[0]
+        if not spec.writes and not spec.current and not spec.creates:
+            self._next_transaction("read")
+            return
+        try:
+            ttid = self.client.begin()
+        except NotReady:
+            return
+        self.ttid = ttid
+        self.oracle.began(self.name, ttid)
+        oids = [Oid(o) for o in spec.writes] + list(self.new_oids)
+        bases = {oid: got.serial for oid, got in self.got.items()}
+        self.writes = {o: Write(o, bases.get(o, NO_TID), NO_TID, value_of(ttid, o)) for o in oids}
+        reads = tuple(ReadCheck(Oid(o), bases[Oid(o)]) for o in spec.current if o not in self.writes)
+        metadata = Metadata(self.name.encode(), b"step %d" % len(self.outcomes), b"")
+        job = Job(metadata, tuple(self.writes.values()), reads, spec.mode)
+        self.step = Step.VOTING
+        if spec.ahead and self.client.table.partitions:
+            partitions = self.client.table.partitions
+            for p in sorted({Partition(o % partitions) for o in self.writes}):
+                self.ahead[p] = tuple(w for w in self.writes.values() if w.oid % partitions == p)
+                self.feed(StoredAhead(ttid, p, 0, len(self.ahead[p])))
+        self.feed(VoteNow(ttid, job))
+        if self.world.rng.random() < 0.02:
+            self.world.schedule(self._thinking_time(), self._run_away, ttid, self.incarnation)
+
+    def _run_away(self, ttid: Ttid, incarnation: int) -> None:
+        """The application gives up while tpc_vote still works."""
+        if self.alive and self.incarnation == incarnation and self.ttid == ttid and self.step is Step.VOTING:
+            self.step = Step.ABORTING
+            self.feed(AbortNow(ttid))
+
+    def _answer_resolve(self, ttid: Ttid, stale: tuple[Stale, ...], incarnation: int) -> None:
+        if not self.alive or self.incarnation != incarnation or ttid != self.ttid:
+            return
+        spec = self.script[0]
+        changed = {s.oid: s for s in stale}
+        if not spec.resolve or any(oid not in self.writes for oid in changed):
+            self.feed(GiveUp(ttid))
+            return
+        writes = []
+        for oid, s in sorted(changed.items()):
+            assert s.data is not None, "values are small here"
+            writer_of(s.data)
+            self.writes[oid] = self.writes[oid]._replace(base=s.serial)
+            writes.append(self.writes[oid])
+        for p, ahead in self.ahead.items():
+            self.ahead[p] = tuple(self.writes[w.oid] for w in ahead)
+        self.feed(Resolved(ttid, tuple(writes), ()))

@@ -1,0 +1,183 @@
+"""What goes wrong on purpose. Each fault has a name, chooses its victim by the world's chance, and says what it did.
+
+Faults come by count of simulated events, not by time: a commit takes milliseconds, a recovery seconds, and both must
+be hit in the middle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from neo_common.states import Role
+from support.network import Connection
+from support.world import Process
+
+if TYPE_CHECKING:
+    from support.simulation import Simulation
+
+SILENCE_S: Final = 6.0
+"""After so long without a heartbeat a session ends."""
+
+
+def _living(simulation: Simulation, *roles: Role) -> list[Process]:
+    return [p for _, p in sorted(simulation.world.processes.items()) if p.alive and (not roles or p.role in roles)]
+
+
+def _restart_delay(simulation: Simulation) -> float | None:
+    rng = simulation.world.rng
+    return rng.choice((None, 0.05, 0.5, 2.0, 8.0))
+
+
+def _victim(simulation: Simulation) -> Process | None:
+    living = _living(simulation)
+    return simulation.world.rng.choice(living) if living else None
+
+
+def _connection(simulation: Simulation) -> Connection | None:
+    living = [p for p in _living(simulation) if p.all_connections()]
+    if not living:
+        return None
+    rng = simulation.world.rng
+    return rng.choice(rng.choice(living).all_connections())
+
+
+def crash(simulation: Simulation) -> str:
+    """A process dies, and comes back after a while or when faults stop."""
+    victim = _victim(simulation)
+    if victim is None:
+        return "nobody to kill"
+    victim.restart_delay_s = _restart_delay(simulation)
+    victim.crash()
+    return f"kill {victim.name}"
+
+
+def count(simulation: Simulation) -> str:
+    """A process dies between two effects."""
+    victim = _victim(simulation)
+    if victim is None:
+        return "nobody to kill"
+    victim.restart_delay_s = _restart_delay(simulation)
+    victim.crash_countdown = simulation.world.rng.randint(1, 8)
+    return f"kill {victim.name} after {victim.crash_countdown} more effects"
+
+
+def power(simulation: Simulation) -> str:
+    """All servers die at once; the clients too, sometimes."""
+    rng = simulation.world.rng
+    roles = rng.choice(((Role.STORAGE,), (Role.MASTER, Role.STORAGE), (Role.MASTER, Role.STORAGE, Role.CLIENT)))
+    for process in _living(simulation, *roles):
+        process.restart_delay_s = rng.choice((0.05, 0.5, 2.0))
+        process.crash("power cut")
+    return f"power cut of {', '.join(r.name for r in roles)}"
+
+
+def cut(simulation: Simulation) -> str:
+    """A connection breaks; both sides see it soon."""
+    connection, rng = _connection(simulation), simulation.world.rng
+    if connection is None:
+        return "nothing to cut"
+    keep = rng.choice(((0.0, 0.0), (1.0, 1.0), (rng.random(), rng.random())))
+    connection.cut("cut", keep, (rng.random() * 0.1, rng.random() * 0.1))
+    return f"cut {connection}"
+
+
+def half_open(simulation: Simulation) -> str:
+    """A connection breaks; one side sees it only by silence."""
+    connection, rng = _connection(simulation), simulation.world.rng
+    if connection is None:
+        return "nothing to cut"
+    notice = [rng.random() * 0.1, SILENCE_S * rng.uniform(0.2, 1.0)]
+    rng.shuffle(notice)
+    connection.cut("cut", (rng.random(), rng.random()), (notice[0], notice[1]))
+    return f"half open {connection}"
+
+
+def _block(simulation: Simulation, pairs: Sequence[tuple[str, str]], duration_s: float) -> None:
+    world = simulation.world
+    for a, b in pairs:
+        world.block(a, b)
+
+    def silence() -> None:
+        for process in _living(simulation):
+            for connection in process.all_connections():
+                names = (connection.ends[0].process.name, connection.ends[1].process.name)
+                if any(world.is_blocked(a, b) for a, b in (names, names[::-1])):
+                    notice = (world.rng.random() * 2, world.rng.random() * 2)
+                    connection.cut("silence", (0.0, 0.0), notice)
+
+    def heal() -> None:
+        for a, b in pairs:
+            world.unblock(a, b)
+
+    if duration_s > SILENCE_S / 2:
+        world.schedule(world.rng.uniform(0.5, SILENCE_S / 2), silence)
+    world.schedule(duration_s, heal)
+
+
+def split(simulation: Simulation) -> str:
+    """A group of processes is cut off from the others for a while."""
+    rng = simulation.world.rng
+    names = sorted(simulation.world.processes)
+    away = rng.sample(names, rng.randint(1, max(1, len(names) // 2)))
+    duration = rng.choice((0.3, 2.0, 5.0, 12.0))
+    pairs = [(a, b) for a in names for b in names if (a in away) != (b in away)]
+    _block(simulation, pairs, duration)
+    return f"split {', '.join(away)} from the others for {duration} s"
+
+
+def one_way(simulation: Simulation) -> str:
+    """Nothing gets from one process to another for a while; the other direction works."""
+    rng = simulation.world.rng
+    a, b = rng.sample(sorted(simulation.world.processes), 2)
+    duration = rng.choice((0.3, 2.0, 12.0))
+    _block(simulation, [(a, b)], duration)
+    return f"nothing from {a} to {b} for {duration} s"
+
+
+def stall(simulation: Simulation) -> str:
+    """A process does not run for a while."""
+    victim, rng = _victim(simulation), simulation.world.rng
+    if victim is None:
+        return "nobody to stall"
+    duration = rng.choice((0.05, 0.5, 4.0, 10.0))
+    victim.stall(duration)
+    return f"stall {victim.name} for {duration} s"
+
+
+def clock(simulation: Simulation) -> str:
+    """The wall clock of a process steps."""
+    victim, rng = _victim(simulation), simulation.world.rng
+    if victim is None:
+        return "nobody has a clock"
+    step = rng.choice((-3000.0, -5.0, 5.0, 3000.0))
+    victim.clock_offset += step
+    return f"the clock of {victim.name} steps by {step} s"
+
+
+Fault = Callable[["Simulation"], str]
+FAULTS: Final[dict[str, tuple[Fault, int]]] = {
+    "crash": (crash, 4),
+    "count": (count, 3),
+    "power": (power, 2),
+    "cut": (cut, 4),
+    "half_open": (half_open, 1),
+    "split": (split, 2),
+    "one_way": (one_way, 1),
+    "stall": (stall, 1),
+    "clock": (clock, 1),
+}
+"""Name to fault and how often it is chosen."""
+
+
+def happen(simulation: Simulation, count: int, kinds: Sequence[str] = ()) -> None:
+    """Let *count* faults happen, some simulated events apart, until the scripts are done."""
+    world = simulation.world
+    names = [n for n in FAULTS if not kinds or n in kinds]
+    weights = [FAULTS[n][1] for n in names]
+    scale = world.rng.choice((10, 40, 150))
+    for _ in range(count):
+        until = world.event_count + 1 + int(world.rng.expovariate(1 / scale))
+        world.run(60.0, lambda until=until: world.event_count >= until)  # type: ignore[misc]
+        name = world.rng.choices(names, weights)[0]
+        world.note("-", "fault", FAULTS[name][0](simulation))

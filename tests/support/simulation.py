@@ -1,0 +1,343 @@
+"""A run of a whole simulated cluster: a shape, scripts, faults, and what must hold at every moment and at the end.
+
+    Simulation(seed, SCENARIOS["pair_1rep"]).go(faults=2)
+
+The phases: everything starts; one client creates all objects; the scripts run while faults happen; faults stop and
+everything that is down starts again; within `REST_S` virtual seconds all must be well.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from neo_client.core.client import ClientSettings
+from neo_client.core.events import (
+    AbortDone,
+    CacheCut,
+    CommittedByRecovery,
+    Failed,
+    FinishDone,
+    Invalidated,
+    Reset,
+)
+from neo_common.core import Send
+from neo_common.ids import NO_TID, Epoch, NodeId, Oid, Partition, Tid, Ttid
+from neo_common.model.partition_table import PartitionTable
+from neo_common.states import CellState, ClusterState, Role, node_id
+from neo_common.wire.schema import (
+    AnswerOids,
+    Cluster,
+    Commit,
+    Finished,
+    Invalidate,
+    Mode,
+    Start,
+    Vote,
+    Welcome,
+)
+from neo_master.core.settings import Configured, MasterSettings
+from neo_storage.core.settings import StorageSettings
+from support import faults
+from support.application import Application, Spec, Step, writer_of
+from support.checkers import Committed, Oracle, check
+from support.mastering import Mastering
+from support.storing import Storing
+from support.world import CLUSTER, Process, Temper, World, draw_temper
+
+START_S = 60.0
+REST_S = 240.0
+
+
+class Scenario(NamedTuple):
+    """The shape of a small cluster, and what its clients do."""
+
+    partitions: int
+    storages: int
+    replicas: int
+    clients: tuple[tuple[Spec, ...], ...]
+    oids: int
+    masters: int = 2
+
+
+class Rules(NamedTuple):
+    """The cores of a run: the real ones, or some with a planted bug."""
+
+    master: type[Mastering] = Mastering
+    storage: type[Storing] = Storing
+    client: type[Application] = Application
+
+
+class Simulation:
+    """One run."""
+
+    def __init__(
+        self,
+        seed: int,
+        scenario: Scenario,
+        *,
+        rules: Rules | None = None,
+        calm: bool = False,
+        codec_share: float = 0.1,
+    ) -> None:
+        """`calm`: everything takes about its mean time, so that a story reads well."""
+        rules = rules or Rules()
+        self.seed, self.scenario = seed, scenario
+        names = [f"M{i + 1}" for i in range(scenario.masters)]
+        names += [f"S{i + 1}" for i in range(scenario.storages)]
+        names += [f"C{i + 1}" for i in range(len(scenario.clients))]
+        temper = Temper() if calm else draw_temper(random.Random(seed), names)
+        self.world = World(seed, codec_share=codec_share, temper=temper)
+        self.oracle = Oracle()
+        self._started: dict[Epoch, dict[Ttid, tuple[int, Tid]]] = {}
+        masters = tuple(
+            Configured(f"M{i + 1}", node_id(Role.MASTER, i + 1), f"M{i + 1}:1") for i in range(scenario.masters)
+        )
+        storages = tuple(
+            Configured(f"S{i + 1}", node_id(Role.STORAGE, i + 1), f"S{i + 1}:1") for i in range(scenario.storages)
+        )
+        settings = MasterSettings(
+            cluster=CLUSTER,
+            partitions=scenario.partitions,
+            replicas=scenario.replicas,
+            storages=storages,
+            told_s=10.0,
+        )
+        self.masters = [rules.master(self.world, c.name, c.node, settings) for c in masters]
+        for master in self.masters:
+            master.masters = masters
+        self.storages = [rules.storage(self.world, c.name, c.node, StorageSettings()) for c in storages]
+        self.clients = [
+            rules.client(self.world, f"C{i + 1}", self.oracle, ClientSettings(wait_timeout_s=20.0))
+            for i in range(len(scenario.clients))
+        ]
+        self.world.observers.append(self._observe)
+
+    # ---- phases
+
+    def go(self, fault_count: int = 0, kinds: Sequence[str] = ()) -> None:
+        """Run all phases. Raises Violation."""
+        self.start()
+        self.begin_scripts()
+        faults.happen(self, fault_count, kinds)
+        self.rest()
+
+    def start(self) -> None:
+        """Start everything, and create all objects."""
+        rng = self.world.rng
+        for process in (*self.masters, *self.storages, *self.clients):
+            self.world.schedule(rng.random() * 0.2, process.start)
+        first = self.clients[0]
+        create = Spec(writes=tuple(range(self.scenario.oids)), creating=True)
+        while not self.oracle.acked:
+            first.run_script([create])
+            done = self.world.run(START_S, lambda: first.step is Step.DONE)
+            check(done, 9, "the cluster does not start, or does not commit its first transaction")
+
+    def begin_scripts(self) -> None:
+        """Let every client go through its script."""
+        for client, script in zip(self.clients, self.scenario.clients, strict=True):
+            client.run_script(script)
+
+    def rest(self) -> None:
+        """Stop faults; all must become well, and then hold."""
+        self.world.note("-", "faults stop")
+        self.world.unblock_all()
+        for process in (*self.masters, *self.storages):
+            process.crash_countdown = None
+            process.clock_offset = max(process.clock_offset, 0.0)
+            if not process.alive:
+                process.start()
+            process.resume(process.incarnation)
+        for client in self.clients:
+            client.crash_countdown = None
+            client.resume(client.incarnation)
+        self.world.run(REST_S, self._polled(self.is_at_rest))
+        self.check_rest()
+
+    def _polled(self, predicate: Callable[[], bool]) -> Callable[[], bool]:
+        """Ask *predicate* ten times per virtual second only; it must hold for one second."""
+        state = {"next": 0.0, "since": -1.0}
+
+        def ask() -> bool:
+            if self.world.now < state["next"]:
+                return False
+            state["next"] = self.world.now + 0.1
+            if not predicate():
+                state["since"] = -1.0
+                return False
+            if state["since"] < 0:
+                state["since"] = self.world.now
+            return self.world.now - state["since"] >= 1.0
+
+        return ask
+
+    # ---- what everybody does
+
+    def _observe(self, process: Process, effect: object) -> None:
+        if isinstance(process, Mastering):
+            if isinstance(effect, Send):
+                self._master_sends(process, effect)
+        elif isinstance(process, Application):
+            self._client_does(process, effect)
+        elif isinstance(process, Storing):
+            pass
+
+    def _master_sends(self, master: Mastering, effect: Send) -> None:
+        epoch = master.core.epoch
+        match effect.packet:
+            case Start(epoch=number, decisions=decisions):
+                told = {d.ttid: (d.attempt, d.tid) for d in decisions}
+                old = self._started.setdefault(number, told)
+                check(old == told, 12, f"two storages are started with other decisions: {old}, {told}")
+            case Cluster(state=ClusterState.RUNNING) | Welcome():
+                self._ensure_reign(epoch)
+            case Commit(ttid, attempt, tid, _, tail, _):
+                self.oracle.publish(epoch, ttid, attempt, tid)
+                for decision in tail:
+                    self.oracle.publish(epoch, decision.ttid, decision.attempt, decision.tid)
+            case Finished(ttid, attempt, tid):
+                self.oracle.publish(epoch, ttid, attempt, tid)
+            case Invalidate(tid, ttid, attempt, _, _):
+                self.oracle.publish(epoch, ttid, attempt, tid)
+            case AnswerOids(first, number):
+                self.oracle.oids(first, number)
+
+    def _ensure_reign(self, epoch: Epoch) -> None:
+        if epoch in self.oracle.view:
+            return
+        decisions = self._started.get(epoch, {})
+        old = self.oracle.view.get(self.oracle.running, {})
+        cells = {s.node: s.committed() for s in self.storages}
+        kept = {t: tid for t, tid in old.items() if t not in decisions and self._is_kept(t, tid, cells)}
+        self.world.note("-", "reign", epoch)
+        self.oracle.reign(epoch, decisions, kept)
+
+    def _is_kept(self, ttid: Ttid, tid: Tid, cells: Mapping[NodeId, Committed]) -> bool:
+        """Whether every readable cell that the transaction touches has it, at that tid."""
+        table = self.primary_table()
+        for partition in {table.partition(oid) for oid in self.oracle.committed[ttid].writes}:
+            for node in table.readable(partition):
+                if cells[node].tids.get((partition, ttid)) != tid:
+                    return False
+        return True
+
+    def _client_does(self, client: Application, effect: object) -> None:
+        name = client.name
+        match effect:
+            case Send(_, Vote() as vote):
+                writes = [(w.oid, w.base) for work in vote.work for w in work.writes]
+                for work in vote.work:
+                    ahead = client.ahead.get(work.partition, ())
+                    writes += [(w.oid, w.base) for w in ahead[: work.tentative]]
+                reads = [(r.oid, r.serial) for work in vote.work for r in work.reads]
+                self.oracle.voting(name, vote.ttid, vote.attempt, vote.parts, writes, reads, vote.mode)
+            case FinishDone(ttid, tid):
+                self.oracle.finished(name, ttid, tid)
+            case Failed(ttid, _, text):
+                self.oracle.gave_up(name, ttid, f"failed: {text}")
+            case AbortDone(ttid):
+                self.oracle.gave_up(name, ttid, "aborted")
+            case CommittedByRecovery(ttid, _):
+                mode = client.script[0].mode if client.script else Mode.C
+                self.oracle.committed_by_recovery(name, ttid, mode)
+            case Invalidated(tid, _):
+                self.oracle.invalidated(name, tid)
+            case Reset():
+                self.oracle.forgot(name)
+            case CacheCut(_, now):
+                self.oracle.caught_up(name, now)
+
+    # ---- at rest
+
+    def primaries(self) -> list[Mastering]:
+        """Return the masters that are RUNNING."""
+        return [m for m in self.masters if m.alive and m.core.is_primary and m.core.state is ClusterState.RUNNING]
+
+    def primary_table(self) -> PartitionTable:
+        """Return the newest table that a master has."""
+        return max((m.core.pt for m in self.masters if m.alive), key=lambda t: t.version)
+
+    def is_at_rest(self) -> bool:
+        """Whether nothing is under way any more, as far as can be asked cheaply."""
+        if any(c.alive and c.step is not Step.DONE for c in self.clients):
+            return False
+        running = self.primaries()
+        if len(running) != 1:
+            return False
+        core = running[0].core
+        table = core.pt
+        if core.pt_need is not None or core.changes or core.aborting or core.sealing or core.going or core.undurable:
+            return False
+        if any(c.alive and (c.client.last != self.oracle.last_published or c.client.dead) for c in self.clients):
+            return False
+        for row in table.rows:
+            if any(state is not CellState.UP_TO_DATE for _, state in row):
+                return False
+        return all(
+            s.alive and s.core.image.table.version == table.version and not s.core.image.voted for s in self.storages
+        )
+
+    def check_rest(self) -> None:
+        """Raise Violation for what is not well at rest."""
+        running = self.primaries()
+        check(len(running) == 1, 9, f"primaries at rest: {running}")
+        core = running[0].core
+        for client in self.clients:
+            if client.alive:
+                check(client.step is Step.DONE, 9, f"{client.name} is stuck: {client.step.value} {client.ttid or ''}")
+                check(not client.client.dead, 9, f"{client.name} still withdraws {client.client.dead}")
+                check(
+                    client.client.last == self.oracle.last_published,
+                    14,
+                    f"{client.name} has heard of {client.client.last:x}, {self.oracle.last_published:x} is published",
+                )
+        for what in ("aborting", "sealing", "going", "undurable", "changes"):
+            check(not getattr(core, what), 9, f"{running[0].name} keeps {what}: {getattr(core, what)}")
+        for row in core.pt.rows:
+            for node, state in row:
+                check(state is CellState.UP_TO_DATE, 9, f"a cell of {node:x} is {state.name} at rest")
+        self._check_cells(core.pt)
+
+    def _check_cells(self, table: PartitionTable) -> None:
+        oids = sorted({oid for w in self.oracle.committed.values() for oid in w.writes})
+        for storage in self.storages:
+            image = storage.core.image
+            check(image.table.version == table.version, 9, f"{storage.name} has table {image.table.version}")
+            check(not image.voted, 10, f"{storage.name} keeps {image.voted}")
+            said = storage.committed()
+            for oid in oids:
+                partition = table.partition(oid)
+                if table.state(partition, storage.node) is None:
+                    continue
+                truth = self.oracle.history(oid)
+                logged = sorted(said.history.get((partition, oid), {}).items())
+                check(logged == truth, 1, f"{storage.name} has in its log {oid}: {logged}, committed are {truth}")
+                read = self.read_all(storage, partition, oid)
+                check(read == truth, 7, f"{storage.name} serves {oid}: {read}, committed are {truth}")
+            self._check_idle(storage)
+
+    def read_all(self, storage: Storing, partition: Partition, oid: Oid) -> list[tuple[Tid, Ttid]]:
+        """Return every revision that a storage would answer, oldest first, with who wrote it by its value."""
+        found: list[tuple[Tid, Ttid]] = []
+        before = Tid(2**63 - 1)
+        expected_end = NO_TID
+        while True:
+            stored = storage.core.load(partition, oid, before)
+            if stored is None:
+                return found[::-1]
+            check(stored.end == expected_end, 7, f"{storage.name}: {oid}@{stored.tid:x} ends {stored.end:x}")
+            writer, of = writer_of(stored.data)
+            assert of == oid
+            found.append((stored.tid, writer))
+            before = expected_end = stored.tid
+
+    def _check_idle(self, storage: Storing) -> None:
+        """No lock, waiter, load or vote is left."""
+
+    # ---- stories
+
+    def story(self, last: int = 120) -> str:
+        """Return the end of the history, for people."""
+        return "\n".join(repr(e) for e in self.world.history[-last:])

@@ -1,0 +1,201 @@
+"""A simulated storage: a StorageCore, its shell, and a disk of which a crash takes what was not flushed.
+
+The log is a list of records of which a prefix is durable; a crash keeps that prefix and, by chance, some of what
+follows. The back end has applied up to some position; a crash takes it back to any position since its checkpoint, as
+losing the last transactions of a database does. Segments are recycled as early as the core allows.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+
+from neo_storage.core.node import StorageCore
+from support.memory_backend import MemoryBackend
+
+from neo_common.core import Durable
+from neo_common.ids import NO_NODE, Epoch, NodeId
+from neo_common.states import Role
+from neo_storage.backends.base import Op
+from neo_storage.core import image as images
+from neo_storage.core.events import Append, Applied, Apply, Exit, Named, PackCells, ReadRange
+from neo_storage.core.log_records import LogRecord
+from neo_storage.core.settings import StorageSettings
+from neo_storage.core.tentative import MemorySpool
+from support.checkers import Committed
+from support.seeking import Seeker
+from support.world import World
+
+
+class Disk:
+    """What survives a crash, and what does not."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[int, LogRecord]] = []
+        """The log that was not recycled, in order."""
+        self.durable = -1
+        """Position up to which the log survives."""
+        self.ever: list[tuple[int, LogRecord]] = []
+        """The whole log, for the checker."""
+        self.backend = MemoryBackend()
+        self.saved = copy.deepcopy(self.backend)
+        """The back end as of its last checkpoint."""
+        self.saved_position = -1
+        self.since: list[tuple[int, tuple[Op, ...]]] = []
+        """What it has applied since."""
+
+    @property
+    def position(self) -> int:
+        """Return the position of the last record appended."""
+        return self.ever[-1][0] if self.ever else -1
+
+
+class Storing(Seeker):
+    """One storage process."""
+
+    role = Role.STORAGE
+    core: StorageCore
+
+    def __init__(self, world: World, name: str, node: NodeId, settings: StorageSettings) -> None:
+        self.settings = settings
+        self.disk = Disk()
+        self.given_node = node
+        self.exit: Exit | None = None
+        super().__init__(world, name, node)
+
+    # ---- life
+
+    def make_core(self) -> StorageCore:
+        disk = self.disk
+        self._spool = MemorySpool()
+        for position, record in disk.records:
+            self._spool.note(position, record)
+        kept = disk.backend.open()
+        image, lacking = images.replay(kept, disk.records, self._spool)
+        for position, ops in lacking:
+            disk.backend.apply(ops, position)
+            disk.since.append((position, ops))
+        self.node = image.node if image.node != NO_NODE else self.given_node
+        self._to_apply: deque[tuple[int, tuple[Op, ...]]] = deque()
+        self._is_flushing = False
+        self._is_applying = False
+        self._flush_due = False
+        self._reads: list[ReadRange] = []
+        self.make_bootstrap()
+        return StorageCore(self.node, image, disk.backend, self._spool, self.settings, self.instant())
+
+    def core_died(self) -> None:
+        disk, rng = self.disk, self.world.rng
+        # The log: what was flushed, and perhaps some of what was written since.
+        extra = [p for p, _ in disk.records if p > disk.durable]
+        if extra and rng.random() < 0.5:
+            disk.durable = extra[rng.randrange(len(extra))]
+        disk.records = [r for r in disk.records if r[0] <= disk.durable]
+        disk.ever = [r for r in disk.ever if r[0] <= disk.durable]
+        # The back end: anything from its checkpoint on.
+        keep = len(disk.since) if rng.random() < 0.7 else rng.randint(0, len(disk.since))
+        disk.backend = copy.deepcopy(disk.saved)
+        disk.since = disk.since[:keep]
+        for position, ops in disk.since:
+            disk.backend.apply(ops, position)
+
+    def named(self, node: NodeId) -> None:
+        if self.node == NO_NODE:
+            self.node = node
+            self.feed(Named(node))
+
+    def epoch(self) -> Epoch:
+        return self.core.image.epoch
+
+    def cluster_id(self) -> bytes:
+        return self.core.image.cluster_id
+
+    def committed(self) -> Committed:
+        """Return what the log says, flushed or not."""
+        result = Committed()
+        for _, record in self.disk.ever:
+            result.add(record)
+        return result
+
+    # ---- the shell
+
+    def after_events(self) -> None:
+        self.seek()
+        wanted = self.core.wanted_peers()
+        for storage in self.world.of_role(Role.STORAGE):
+            if storage.node in wanted:
+                self.dial(storage)
+
+    def perform(self, effect: object) -> None:
+        disk = self.disk
+        match effect:
+            case Append(position, record, urgent):
+                assert position == disk.position + 1, f"{self.name} appends {position} after {disk.position}"
+                disk.records.append((position, record))
+                disk.ever.append((position, record))
+                self._spool.note(position, record)
+                self.world.note(self.name, "appends", (position, record))
+                if urgent:
+                    self._flush(self.incarnation)
+                elif not self._flush_due:
+                    self._flush_due = True
+                    self.world.schedule(0.01 * self.world.rng.random(), self._flush, self.incarnation)
+            case Apply(position, ops):
+                self._to_apply.append((position, ops))
+                self._apply_some()
+            case ReadRange():
+                self._reads.append(effect)
+            case PackCells():
+                self.world.note(self.name, "packs", effect)
+            case Exit(_, reason):
+                self.exit = effect
+                self.crash(reason)
+            case _:
+                super().perform(effect)
+
+    def _flush(self, incarnation: int) -> None:
+        if not self.alive or self.incarnation != incarnation:
+            return
+        self._flush_due = False
+        if self._is_flushing or self.disk.position == self.disk.durable:
+            return
+        self._is_flushing = True
+        delay = self.world.delay(self.world.temper.disk_s, self.world.temper.disk_tail, self.name)
+        self.world.schedule(delay, self._flushed, self.disk.position, self.incarnation)
+
+    def _flushed(self, position: int, incarnation: int) -> None:
+        if not self.alive or self.incarnation != incarnation:
+            return
+        self._is_flushing = False
+        self.disk.durable = position
+        self.feed(Durable(position))
+        if self.alive and self.disk.position > self.disk.durable:
+            self._flush(incarnation)
+
+    def _apply_some(self) -> None:
+        if self._to_apply and not self._is_applying:
+            self._is_applying = True
+            delay = self.world.delay(self.world.temper.apply_s, 0.01, self.name)
+            self.world.schedule(delay, self._applied, self.incarnation)
+
+    def _applied(self, incarnation: int) -> None:
+        if not self.alive or self.incarnation != incarnation:
+            return
+        self._is_applying = False
+        rng, disk = self.world.rng, self.disk
+        batch = [self._to_apply.popleft() for _ in range(rng.randint(1, len(self._to_apply)))]
+        for position, ops in batch:
+            assert position <= disk.durable, f"{self.name} applies {position} before it is durable"
+            disk.backend.apply(ops, position)
+            disk.since.append((position, ops))
+        if rng.random() < 0.2:
+            disk.saved = copy.deepcopy(disk.backend)
+            disk.saved_position = batch[-1][0]
+            disk.since = []
+            needed = self.core.needed_from(disk.saved_position)
+            disk.records = [r for r in disk.records if r[0] >= min(needed, disk.position)]
+            for position in [p for p in self._spool.records if p < needed]:
+                del self._spool.records[position]
+        self.feed(Applied(batch[-1][0]))
+        if self.alive:
+            self._apply_some()
