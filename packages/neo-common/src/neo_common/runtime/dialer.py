@@ -15,8 +15,9 @@ from gevent.event import Event
 
 from neo_common.errors import HandshakeRefused, NeoError, PeerLost
 from neo_common.ids import NodeId
+from neo_common.model.address import parse
 from neo_common.model.bootstrap import DELAY_MAX_S, DELAY_MIN_S, Bootstrap
-from neo_common.runtime import address as addresses
+from neo_common.runtime.address import resolve, text_of
 from neo_common.runtime.clock import Clock
 from neo_common.runtime.connection import Connection
 from neo_common.runtime.greenlets import Greenlets
@@ -36,9 +37,9 @@ def connect(address: str, timeout_s: float = CONNECT_S) -> gsocket.socket:
 
     Raises: PeerLost with the reason of each; ConfigError for an address that is none.
     """
-    parsed = addresses.parse(address)
+    parsed = parse(address)
     try:
-        targets = addresses.resolve(parsed)
+        targets = resolve(parsed)
     except OSError as error:
         raise PeerLost(f"{address}: {error.strerror or error}") from error
     reasons: list[str] = []
@@ -49,7 +50,7 @@ def connect(address: str, timeout_s: float = CONNECT_S) -> gsocket.socket:
             sock.connect(sockaddr)
         except OSError as error:
             sock.close()
-            reasons.append(f"{addresses.text_of(family, sockaddr)}: {error.strerror or error}")
+            reasons.append(f"{text_of(family, sockaddr)}: {error.strerror or error}")
         except BaseException:  # killed while it waits
             sock.close()
             raise

@@ -10,8 +10,8 @@ import gevent
 from gevent import socket as gsocket
 
 from neo_common.errors import ConfigError
-from neo_common.runtime import address
-from neo_common.runtime.address import Address, Target
+from neo_common.model.address import Address, parse
+from neo_common.runtime.address import Target, resolve, text_of
 from neo_common.runtime.greenlets import Greenlets
 
 log = logging.getLogger("neo.runtime")
@@ -42,13 +42,13 @@ class Listener:
         """
         found: list[str] = []
         for text in self._wanted:
-            wanted = address.parse(text)
+            wanted = parse(text)
             try:
-                targets = address.resolve(wanted)
+                targets = resolve(wanted)
                 for target in targets:
                     sock = self._bind(target, wanted)
                     self._sockets.append(sock)
-                    name = address.text_of(target.family, sock.getsockname())
+                    name = text_of(target.family, sock.getsockname())
                     if not wanted.path and not wanted.port:  # the other sockets of this name get the same port
                         wanted = Address(wanted.host, sock.getsockname()[1])
                     found.append(name)
@@ -112,4 +112,4 @@ class Listener:
                 pause_s = min(_PAUSE_MAX_S, pause_s * 2)
                 continue
             pause_s = 0.1
-            self._accepted(peer, address.text_of(sock.family, sockaddr) if sockaddr else name)
+            self._accepted(peer, text_of(sock.family, sockaddr) if sockaddr else name)
