@@ -226,6 +226,10 @@ def encode_update(update, /):
     cdef uint32_t start, stop
     cdef Py_ssize_t length
     base, version, replicas, partitions, rows = update
+    if base is not None:
+        _check_type("base", base, Version)
+    _check_type("version", version, Version)
+    _check_type("rows", rows, tuple)
     if base is None:
         out.put(0)
     else:
@@ -262,6 +266,12 @@ def encode_update(update, /):
     return PyBytes_FromStringAndSize(<char*>out.data, out.used)
 
 
+cdef int _check_type(str name, object value, object wanted) except -1:
+    if not is_instance(value, wanted):
+        raise LocalProtocolError(f"{name}: a {type(value).__name__} where {wanted.__name__} is wanted")
+    return 0
+
+
 cdef uint64_t _checked(name, number, uint64_t top) except? 0xFFFFFFFFFFFFFFFF:
     cdef uint64_t value
     if not is_int(number):
@@ -287,7 +297,10 @@ cdef _Rows _take_rows(bint is_whole, object partitions, tuple rows):
     table.starts = <uint32_t*>malloc((len(rows) + 1) * sizeof(uint32_t))
     if table.partitions == NULL or table.starts == NULL:
         raise MemoryError()
-    for partition, row in rows:
+    for entry in rows:
+        if not isinstance(entry, tuple) or len(<tuple>entry) != 2:
+            raise LocalProtocolError(f"rows: a {type(entry).__name__} where a partition and its row are wanted")
+        partition, row = <tuple>entry
         number = _checked("partition", partition, U32_MAX)
         if number >= partition_count:
             raise LocalProtocolError(f"partition {number} of {partition_count}")
@@ -295,7 +308,7 @@ cdef _Rows _take_rows(bint is_whole, object partitions, tuple rows):
             raise LocalProtocolError(f"partition {number} where {following} is next")
         following = number + 1
         if not isinstance(row, tuple):
-            raise LocalProtocolError(f"partition {number}: a {type(row).__name__} where Row is wanted")
+            _check_type(f"partition {number}", row, tuple)
         if used + <uint64_t>len(<tuple>row) > <uint64_t>_CELLS_MAX:
             raise LocalProtocolError(f"more than {_CELLS_MAX} cells")
         table.partitions[table.count] = <uint32_t>number
@@ -312,7 +325,7 @@ cdef _Rows _take_rows(bint is_whole, object partitions, tuple rows):
                 _checked(f"partition {number}: node", id_, U32_MAX)
             node = <uint32_t>PyLong_AsUnsignedLongLong(id_)
             if not is_instance(state, CellState):
-                raise LocalProtocolError(f"partition {number}: a {type(state).__name__} where CellState is wanted")
+                _check_type(f"partition {number}", state, CellState)
             for i in range(first, used):
                 if table.cells[i] == node:
                     raise LocalProtocolError(f"partition {number}: node {node:#x} twice")

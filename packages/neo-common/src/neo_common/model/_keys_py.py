@@ -50,6 +50,9 @@ def encode_update(update: TableUpdate) -> bytes:
     """
     base, version, replicas, partitions, rows = update
     out = bytearray()
+    _check_type("base", base, (Version, type(None)), Version)
+    _check_type("version", version, Version, Version)
+    _check_type("rows", rows, tuple, tuple)
     if base is None:
         out.append(0)
     else:
@@ -73,6 +76,11 @@ def encode_update(update: TableUpdate) -> bytes:
     return bytes(out)
 
 
+def _check_type(name: str, value: object, allowed: type | tuple[type, ...], wanted: type) -> None:
+    if not isinstance(value, allowed):
+        raise LocalProtocolError(f"{name}: a {type(value).__name__} where {wanted.__name__} is wanted")
+
+
 def _checked(name: str, number: int, top: int) -> int:
     if not isinstance(number, int) or isinstance(number, bool):
         raise LocalProtocolError(f"{name}: a {type(number).__name__} where a number is wanted")
@@ -85,15 +93,17 @@ def _check_rows(is_whole: bool, partitions: int, rows: tuple[tuple[Partition, Ro
     if is_whole and len(rows) != partitions:
         raise LocalProtocolError(f"{len(rows)} rows of {partitions} in a whole table")
     following, cells = 0, 0
-    for partition, row in rows:
+    for entry in rows:
+        if not isinstance(entry, tuple) or len(entry) != 2:
+            raise LocalProtocolError(f"rows: a {type(entry).__name__} where a partition and its row are wanted")
+        partition, row = entry
         _checked("partition", partition, _U32_MAX)
         if partition >= partitions:
             raise LocalProtocolError(f"partition {partition} of {partitions}")
         if partition < following or (is_whole and partition != following):
             raise LocalProtocolError(f"partition {partition} where {following} is next")
         following = partition + 1
-        if not isinstance(row, tuple):
-            raise LocalProtocolError(f"partition {partition}: a {type(row).__name__} where Row is wanted")
+        _check_type(f"partition {partition}", row, tuple, tuple)
         cells += len(row)
         if cells > CELLS_MAX:
             raise LocalProtocolError(f"more than {CELLS_MAX} cells")
@@ -103,8 +113,7 @@ def _check_rows(is_whole: bool, partitions: int, rows: tuple[tuple[Partition, Ro
                 raise LocalProtocolError(f"partition {partition}: a {type(cell).__name__} where Cell is wanted")
             node, state = cell
             _checked(f"partition {partition}: node", node, _U32_MAX)
-            if not isinstance(state, CellState):
-                raise LocalProtocolError(f"partition {partition}: a {type(state).__name__} where CellState is wanted")
+            _check_type(f"partition {partition}", state, CellState, CellState)
             if node in seen:
                 raise LocalProtocolError(f"partition {partition}: node {node:#x} twice")
             seen.add(node)
