@@ -1066,7 +1066,7 @@ class AnswerImport(NamedTuple):
     last: Tid
 
 
-@_ask(0x0324, (C, A), (M,))
+@_ask(0x0324, (C, A), (M, A))
 class AskPack(NamedTuple):
     """Pack the history of every cell, up to *tid*. One pack at a time."""
 
@@ -1074,7 +1074,7 @@ class AskPack(NamedTuple):
     reason: str
 
 
-@_answer(0x0324, (M,), (C, A))
+@_answer(0x0324, (M, A), (C, A))
 class AnswerPack(NamedTuple):
     """The order is known to every storage in service, durably. `tid` is where it packs to: never above the durable mark."""
 
@@ -1082,12 +1082,12 @@ class AnswerPack(NamedTuple):
     tid: Tid
 
 
-@_ask(0x0325, (C, A), (M,))
+@_ask(0x0325, (C, A), (M, A))
 class AskPackState(NamedTuple):
     """How far is the pack?"""
 
 
-@_answer(0x0325, (M,), (C, A))
+@_answer(0x0325, (M, A), (C, A))
 class AnswerPackState(NamedTuple):
     """The last pack. `order` 0: there was none. `cells_done == cells_total`: it has ended."""
 
