@@ -1,0 +1,223 @@
+"""Large transactions: what goes ahead of a vote, from the client to the lead and on to the other written cells. Pure.
+
+Nothing of it has a lock or is awaited. It is checked when it comes, but answered only by the fate of the vote.
+"""
+
+from collections.abc import Iterator
+
+from neo_common.checksum import checksum
+from neo_common.ids import NodeId, Oid, Partition, Seconds, Ttid
+from neo_common.wire.schema import (
+    INLINE_BYTES,
+    PIECE_BYTES,
+    Compression,
+    ErrorCode,
+    FwdPiece,
+    FwdStore,
+    Record,
+    Store,
+    StorePiece,
+    Write,
+)
+from neo_storage.core.ground import Ground
+from neo_storage.core.log_records import LogPiece, LogStored
+from neo_storage.core.tentative import VotedRecord
+
+
+class Ahead:
+    """Tentative data: taken, checked, passed on, repeated to a cell that has missed some."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._have: dict[Ttid, dict[Partition, set[NodeId]]] = {}
+        self._wrong: dict[Ttid, tuple[ErrorCode, str]] = {}
+        self._from: dict[Ttid, tuple[NodeId, Seconds]] = {}
+
+    # ---- from the client
+
+    def on_store(self, client: NodeId, m: Store) -> None:
+        """Take the writes of *m* and pass them on."""
+        if not self._is_wanted(client, m.ttid, m.partition):
+            return
+        if not self._ground.image.tentative.takes_store(m.ttid, m.partition, m.first):
+            self.gap(client, m.ttid)
+            return
+        problem = self._too_much(sum(len(w.data.value) for w in m.writes)) or check_writes(
+            self._ground, m.partition, m.writes
+        )
+        if problem is not None:
+            self._fail(m.ttid, *problem)
+            return
+        have = self._followers(m.ttid, m.partition)
+        self._ground.write(LogStored(m.ttid, m.partition, m.first, m.writes))
+        image = self._ground.image
+        for node in sorted(have):
+            self._ground.send(node, FwdStore(image.epoch, image.table.version, m))
+
+    def on_piece(self, client: NodeId, m: StorePiece) -> None:
+        """Take the piece *m* and pass it on."""
+        if not self._ground.image.table.partitions:
+            return
+        partition = self._ground.partition(m.oid)
+        if not self._is_wanted(client, m.ttid, partition):
+            return
+        if not self._ground.image.tentative.takes_piece(m.ttid, m.oid, m.offset, len(m.value)):
+            self.gap(client, m.ttid)
+            return
+        problem = self._too_much(len(m.value))
+        if problem is None and m.offset + len(m.value) > self._ground.settings.object_bytes:
+            problem = too_large(self._ground, m.oid, m.offset + len(m.value))
+        if problem is not None:
+            self._fail(m.ttid, *problem)
+            return
+        have = self._followers(m.ttid, partition)
+        self._ground.write(LogPiece(m.ttid, m.oid, m.offset, m.value))
+        image = self._ground.image
+        for node in sorted(have):
+            self._ground.send(node, FwdPiece(image.epoch, image.table.version, m))
+
+    def problem(self, ttid: Ttid) -> tuple[ErrorCode, str] | None:
+        """Return what was wrong with something that went ahead: the transaction must fail."""
+        return self._wrong.get(ttid)
+
+    def _is_wanted(self, client: NodeId, ttid: Ttid, partition: Partition) -> bool:
+        if ttid.session in self._ground.gone or ttid in self._ground.image.decisions:
+            return False
+        if not self._ground.leads(partition):
+            return False
+        self._from[ttid] = (client, self._ground.now)
+        return True
+
+    def _too_much(self, size: int) -> tuple[ErrorCode, str] | None:
+        image, limit = self._ground.image, self._ground.settings.undecided_bytes
+        if image.tentative.size + image.voted_bytes + size > limit:
+            return ErrorCode.NO_SPACE, f"votes without a decision would take more than undecided_bytes={limit}"
+        return None
+
+    def _fail(self, ttid: Ttid, code: ErrorCode, text: str) -> None:
+        self._wrong.setdefault(ttid, (code, text))
+
+    def _followers(self, ttid: Ttid, partition: Partition) -> set[NodeId]:
+        """Return the cells that have all that came so far: at first, all that are connected."""
+        parts = self._have.setdefault(ttid, {})
+        if partition not in parts:
+            peers = self._ground.peers
+            parts[partition] = {n for n in self._ground.image.table.written(partition) if n in peers}
+        return parts[partition]
+
+    # ---- to the other cells
+
+    def bring(self, node: NodeId, voted: VotedRecord) -> None:
+        """See to it that *node* has what went ahead of *voted*."""
+        record = voted.record
+        if not record.tentative and not voted.pieces:
+            return
+        if node not in self._have.get(record.ttid, {}).get(record.partition, ()):
+            self.repeat(node, voted, record.writes[: record.tentative])
+
+    def repeat(self, node: NodeId, voted: VotedRecord, writes: tuple[Write, ...]) -> None:
+        """Send *writes*, the first ones of *voted*, and all its values in pieces, once more to *node*."""
+        image, record = self._ground.image, voted.record
+        for write in record.writes:
+            if write.oid in voted.pieces and write.data.size > PIECE_BYTES:
+                for i, value in enumerate(voted.pieces(write.oid)):
+                    piece = StorePiece(record.ttid, image.epoch, write.oid, i * PIECE_BYTES, value)
+                    self._ground.send(node, FwdPiece(image.epoch, image.table.version, piece))
+        for first, some in batches(voted, writes):
+            store = Store(record.ttid, image.epoch, record.partition, first, some)
+            self._ground.send(node, FwdStore(image.epoch, image.table.version, store))
+
+    def on_fwd_store(self, peer: NodeId, m: FwdStore) -> None:
+        """Take writes that the lead passes on."""
+        s = m.store
+        if not self._ground.image.tentative.takes_store(s.ttid, s.partition, s.first):
+            self.gap(peer, s.ttid)
+            return
+        self._ground.write(LogStored(s.ttid, s.partition, s.first, s.writes))
+        self._from[s.ttid] = (peer, self._ground.now)
+
+    def on_fwd_piece(self, peer: NodeId, m: FwdPiece) -> None:
+        """Take a piece that the lead passes on."""
+        s = m.piece
+        if not self._ground.image.tentative.takes_piece(s.ttid, s.oid, s.offset, len(s.value)):
+            self.gap(peer, s.ttid)
+            return
+        self._ground.write(LogPiece(s.ttid, s.oid, s.offset, s.value))
+        self._from[s.ttid] = (peer, self._ground.now)
+
+    def gap(self, peer: NodeId, ttid: Ttid) -> None:
+        """Something that goes ahead was lost. A new connection begins anew, on both sides."""
+        self._ground.cut(peer, f"part of what went ahead of the vote of {ttid} is missing")
+
+    # ---- forgetting
+
+    def settled(self, ttid: Ttid) -> None:
+        """It is decided: nothing of it is sent any more."""
+        self._have.pop(ttid, None)
+        self._wrong.pop(ttid, None)
+        self._from.pop(ttid, None)
+
+    def forget(self, ttid: Ttid) -> None:
+        """Drop what went ahead, here."""
+        self._ground.image.tentative.forget(ttid)
+        self.settled(ttid)
+
+    def lost(self, peer: NodeId) -> None:
+        """What came from a peer that is gone is dropped: it repeats all of it. A cell that is gone has nothing."""
+        for ttid in sorted(t for t, (source, _) in self._from.items() if source == peer):
+            self.forget(ttid)
+        for parts in self._have.values():
+            for have in parts.values():
+                have.discard(peer)
+
+    def expire(self) -> None:
+        """Forget what nobody has voted for long."""
+        limit = self._ground.now - self._ground.settings.transaction_age_s
+        for ttid in sorted(t for t, (_, since) in self._from.items() if since < limit):
+            if ttid not in self._ground.image.voted:
+                self.forget(ttid)
+
+
+def batches(voted: VotedRecord, writes: tuple[Write, ...]) -> Iterator[tuple[int, tuple[Write, ...]]]:
+    """Yield *writes* with their values, in lots of about INLINE_BYTES, each with the number of its first."""
+    first, lot, room = 0, list[Write](), INLINE_BYTES
+    for i, write in enumerate(writes):
+        data = write.data
+        if data.size and not data.value and data.size <= PIECE_BYTES:
+            write = write._replace(data=data._replace(value=b"".join(voted.pieces(write.oid))))
+        lot.append(write)
+        room -= len(write.data.value)
+        if room <= 0:
+            yield first, tuple(lot)
+            first, lot, room = i + 1, [], INLINE_BYTES
+    if lot:
+        yield first, tuple(lot)
+
+
+def inline_bytes(record: Record) -> int:
+    """Return the bytes of the values that travel within *record*."""
+    return sum(len(w.data.value) for w in record.writes[record.tentative :])
+
+
+def too_large(ground: Ground, oid: Oid, size: int) -> tuple[ErrorCode, str]:
+    """Return the refusal of an object above the limit."""
+    return ErrorCode.TOO_LARGE, f"oid {oid:#x} has {size} bytes or more, the limit is {ground.settings.object_bytes}"
+
+
+def check_writes(ground: Ground, partition: Partition, writes: tuple[Write, ...]) -> tuple[ErrorCode, str] | None:
+    """Return why *writes* cannot be taken, with the code of the refusal; None if they can."""
+    for write in writes:
+        if ground.partition(write.oid) != partition:
+            return ErrorCode.PARTITION, f"oid {write.oid:#x} is not of partition {partition}"
+        data = write.data
+        if data.size > ground.settings.object_bytes:
+            return too_large(ground, write.oid, data.size)
+        if data.compression == Compression.ABSENT:
+            if data.size or data.value:
+                return ErrorCode.ILLEGAL, f"oid {write.oid:#x} is deleted and has a value"
+        elif data.value or not data.size:
+            if len(data.value) != data.size:
+                return ErrorCode.CORRUPTED, f"oid {write.oid:#x} has {len(data.value)} bytes instead of {data.size}"
+            if checksum(data.value) != data.checksum:
+                return ErrorCode.CORRUPTED, f"the checksum of oid {write.oid:#x} does not hold"
+    return None

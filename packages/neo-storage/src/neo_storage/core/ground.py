@@ -1,0 +1,216 @@
+"""What all parts of a storage's core stand on: image, log, peers, and the effects of the event at hand. Pure."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+
+from neo_common.checksum import checksum
+from neo_common.core import Disconnect, Log, Send
+from neo_common.errors import DataCorrupted
+from neo_common.ids import MAX_TID, NO_TID, NodeId, Oid, Partition, Seconds, Session, Tid, Ttid
+from neo_common.model.partition_table import PartitionTable
+from neo_common.states import CellState, Role, role_of
+from neo_common.wire.schema import INLINE_BYTES, PIECE_BYTES, CommitOk, Packet, Stale
+from neo_storage.backends.base import Op, Reader, Stored
+from neo_storage.core.events import Append, Apply, Exit, PackCells, ReadRange
+from neo_storage.core.image import Image, apply
+from neo_storage.core.log_records import LogAbort, LogEpoch, LogIdentity, LogRecord, LogSeal, LogTable, LogVote
+from neo_storage.core.overlay import Overlay
+from neo_storage.core.settings import StorageSettings
+
+Effect = Send | Disconnect | Log | Append | Apply | ReadRange | PackCells | Exit
+Then = Callable[[], None]
+URGENT = (LogVote, LogAbort, LogSeal, LogTable, LogEpoch, LogIdentity)
+"""Records that somebody waits for. Commits and unvotes can wait for company: nobody's answer rests on them."""
+
+
+class Ground:
+    """State that every part reads; changed by their named methods only.
+
+    `master` is the primary that it obeys and is connected to; `serving`: between Start or Adopt and the next Fence;
+    `seen` is the highest tid heard of; `stable` the last table known to be durable wherever it must be.
+    """
+
+    def __init__(self, me: NodeId, image: Image, reader: Reader, settings: StorageSettings, now: Seconds) -> None:
+        self.me = me
+        self.image = image
+        self.overlay = Overlay()
+        self.reader = reader
+        self.settings = settings
+        self.now = now
+        self.peers: set[NodeId] = set()
+        self.master: NodeId | None = None
+        self.serving = False
+        self.seen = image.last_tid
+        self.stable: PartitionTable | None = None
+        self.gone: set[Session] = set()
+        self.durable = image.position
+        self.applied = image.position
+        self.last_op = image.position
+        self.cut_off: list[NodeId] = []
+        self._effects: list[Effect] = []
+        self._then_durable: deque[tuple[int, Then]] = deque()
+        self._then_applied: deque[tuple[int, Then]] = deque()
+        self._to_apply: deque[tuple[int, tuple[Op, ...]]] = deque()
+        self._commits: dict[NodeId, list[Ttid]] = {}
+
+    # ---- effects
+
+    def take_effects(self) -> list[Effect]:
+        """Return what was ordered since the last call."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    def order(self, effect: Effect) -> None:
+        """Add an effect."""
+        self._effects.append(effect)
+
+    def send(self, peer: NodeId | None, packet: Packet, request: int = 0) -> None:
+        """Send to *peer* if it is connected."""
+        if peer is not None and peer in self.peers:
+            self._effects.append(Send(peer, packet, request))
+
+    def cut(self, peer: NodeId, reason: str) -> None:
+        """Close the connection to *peer*. What `Lost` would do is done at the end of this event."""
+        if peer in self.peers:
+            self._effects.append(Disconnect(peer, reason))
+            self.peers.discard(peer)
+            self.cut_off.append(peer)
+
+    def log(self, level: int, text: str) -> None:
+        """Tell the operator."""
+        self._effects.append(Log(level, text))
+
+    # ---- the one order
+
+    def write(self, record: LogRecord, then: Then | None = None) -> None:
+        """Append *record* and do at once what it says; *then* runs when it is durable."""
+        position = self.image.position + 1
+        ops = apply(self.image, position, record)
+        self._effects.append(Append(position, record, isinstance(record, URGENT)))
+        if ops:
+            self.last_op = position
+            self._to_apply.append((position, ops))
+            for op in ops:
+                self.overlay.take(position, op)
+        if then is not None:
+            self._then_durable.append((position, then))
+
+    def when_durable(self, then: Then) -> None:
+        """Run *then* when all that was written so far is durable: perhaps at once."""
+        if self.image.position <= self.durable:
+            then()
+        else:
+            self._then_durable.append((self.image.position, then))
+
+    def when_applied(self, then: Then) -> None:
+        """Run *then* when the back end has all that was written so far: perhaps at once."""
+        if self.last_op <= self.applied:
+            then()
+        else:
+            self._then_applied.append((self.last_op, then))
+
+    def confirm_commit(self, master: NodeId, ttid: Ttid) -> Then:
+        """Return what tells *master* that the commit is durable, together with the others of the same flush."""
+        return lambda: self._commits.setdefault(master, []).append(ttid)
+
+    def flushed(self, position: int) -> None:
+        """Everything up to *position* is durable."""
+        self.durable = max(self.durable, position)
+        while self._to_apply and self._to_apply[0][0] <= self.durable:
+            self._effects.append(Apply(*self._to_apply.popleft()))
+        while self._then_durable and self._then_durable[0][0] <= self.durable:
+            self._then_durable.popleft()[1]()
+        self.confirm_commits()
+
+    def confirm_commits(self) -> None:
+        """Tell the primary what became durable."""
+        commits, self._commits = self._commits, {}
+        for master, ttids in sorted(commits.items()):
+            self.send(master, CommitOk(tuple(ttids)))
+
+    def caught_up(self, position: int) -> None:
+        """The back end has everything up to *position*."""
+        self.applied = max(self.applied, position)
+        self.overlay.applied(position)
+        while self._then_applied and self._then_applied[0][0] <= self.applied:
+            self._then_applied.popleft()[1]()
+
+    # ---- the table
+
+    def state(self, partition: Partition, node: NodeId) -> CellState | None:
+        """Return the state of *node*'s cell; None without table or cell."""
+        return cell_state(self.image.table, partition, node)
+
+    def mine(self, partition: Partition) -> CellState | None:
+        """Return the state of this node's cell."""
+        return self.state(partition, self.me)
+
+    def is_readable(self, partition: Partition) -> bool:
+        """Return whether this node answers loads of *partition*."""
+        return self.mine(partition) in (CellState.UP_TO_DATE, CellState.FEEDING)
+
+    def leads(self, partition: Partition) -> bool:
+        """Return whether this node has the locks of *partition*."""
+        return lead(self.image.table, partition) == self.me
+
+    def partitions(self) -> Iterator[Partition]:
+        """Yield every partition of the table."""
+        return (Partition(p) for p in range(self.image.table.partitions))
+
+    def partition(self, oid: Oid) -> Partition:
+        """Return the partition of *oid*; there must be a table."""
+        return self.image.table.partition(oid)
+
+    def storages(self) -> list[NodeId]:
+        """Return the storages that are connected, ascending."""
+        return sorted(n for n in self.peers if role_of(n) == Role.STORAGE)
+
+    # ---- revisions
+
+    def current(self, oid: Oid) -> Tid:
+        """Return the serial of *oid* as committed; 0 if it has no revision."""
+        tid = self.overlay.current(oid)
+        return self.reader.current(self.partition(oid), oid) if tid is None else tid
+
+    def load(self, oid: Oid, before: Tid) -> Stored | None:
+        """Return the last committed revision below *before*. Raises DataCorrupted."""
+        stored, end = self.overlay.load(oid, before)
+        if stored is not None:
+            return stored
+        stored = self.reader.load(self.partition(oid), oid, before)
+        if stored is None:
+            return None
+        if stored.data.value and checksum(stored.data.value) != stored.data.checksum:
+            raise DataCorrupted(f"the checksum of oid {oid:#x} at {stored.tid:#x} does not hold")
+        return stored._replace(end=end) if stored.end == NO_TID and end != NO_TID else stored
+
+    def stale(self, pairs: Iterable[tuple[Oid, Tid]]) -> tuple[Stale, ...]:
+        """Return those of (oid, base) that are not at their base, with what is current; large values left out."""
+        found: list[Stale] = []
+        room = INLINE_BYTES
+        for oid, base in pairs:
+            serial = self.current(oid)
+            if serial != base:
+                data = None
+                if serial != NO_TID and room > 0:
+                    stored = self.load(oid, MAX_TID)
+                    if stored is not None and stored.data.size <= min(self.settings.stale_bytes, room, PIECE_BYTES):
+                        data = stored.data
+                        room -= stored.data.size
+                found.append(Stale(oid, serial, data))
+        return tuple(found)
+
+
+def cell_state(table: PartitionTable, partition: Partition, node: NodeId) -> CellState | None:
+    """Return the state of *node*'s cell; None when there is no such cell or partition."""
+    return table.state(partition, node) if partition < table.partitions else None
+
+
+def lead(table: PartitionTable, partition: Partition) -> NodeId | None:
+    """Return the lead of *partition*; None when there is none, or no such partition."""
+    return table.lead(partition) if partition < table.partitions else None
+
+
+def written(table: PartitionTable, partition: Partition) -> tuple[NodeId, ...]:
+    """Return the nodes written in *partition*; none when there is no such partition."""
+    return table.written(partition) if partition < table.partitions else ()

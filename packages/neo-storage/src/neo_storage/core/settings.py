@@ -1,0 +1,37 @@
+"""What a storage's core can be told to do differently. Pure. The names are those of the configuration."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageSettings:
+    """Times in seconds, sizes in bytes."""
+
+    lease_s: float = 3.0
+    lease_margin_s: float = 0.5
+    """How much longer the lease is honoured than the primary counts on it: clocks differ, answers travel."""
+    lock_s: float = 10.0
+    """Locks of the ordered path, while others wait for them."""
+    overdue_s: float = 30.0
+    """After which the primary is told of votes that keep a lock that others wait for."""
+    transaction_age_s: float = 3600.0
+    """After which tentative data that nobody votes is forgotten."""
+    object_bytes: int = 2**30
+    transaction_bytes: int = 8 * 2**30
+    """All values of one transaction in one partition."""
+    undecided_bytes: int = 4 * 2**30
+    """Voted and tentative values at this storage; above it votes are refused."""
+    overlay_bytes: int = 256 * 2**20
+    """Decided but not applied; above it votes wait."""
+    disk_reserve_bytes: int = 256 * 2**20
+    """Free disk space below which votes are refused."""
+    waiters: int = 10_000
+    """Lock packets that wait at this storage; above it they are refused."""
+    held_packets: int = 10_000
+    """Packets of one peer that wait for a table or for the applier; above it the connection is cut."""
+    loads: int = 10_000
+    """Reads that wait for the primary; above it they are answered NOT_READY."""
+    stale_bytes: int = 256 * 2**10
+    """Largest value that is sent along with a conflict."""
+    state_s: float = 5.0
+    """Between two StorageState packets, unless something changes."""

@@ -1,0 +1,143 @@
+"""What a storage does beside transactions: ceilings, packing, garbage, its state, stopping. Pure."""
+
+from dataclasses import dataclass
+
+from neo_common.ids import NO_TID, NodeId, Seconds, Tid
+from neo_common.wire.schema import (
+    CeilingsOk,
+    Collect,
+    CollectOk,
+    Pack,
+    PackProgress,
+    SetCeilings,
+    Stop,
+    StorageState,
+)
+from neo_storage.core.events import DiskUsage, Exit, PackCells, Packed
+from neo_storage.core.ground import Ground
+from neo_storage.core.log_records import LogCeilings, LogCollect, LogPack
+from neo_storage.core.votes import Votes
+
+
+@dataclass(slots=True)
+class PackRun:
+    """A pack under way."""
+
+    order: int
+    total: int
+    done: int = 0
+    revisions: int = 0
+    bytes: int = 0
+
+
+class Upkeep:
+    """Slow work, and what is told of it."""
+
+    def __init__(self, ground: Ground, votes: Votes) -> None:
+        self._ground = ground
+        self._votes = votes
+        self.run: PackRun | None = None
+        self._disk = DiskUsage(0, 0)
+        self._told: tuple[bool, Seconds] | None = None
+        self._stopping: str | None = None
+
+    # ---- ceilings
+
+    def on_set_ceilings(self, master: NodeId, m: SetCeilings) -> None:
+        """Make higher ceilings durable."""
+        self._ground.write(LogCeilings(m.ceilings), lambda: self._ground.send(master, CeilingsOk(m.ceilings)))
+
+    # ---- packing
+
+    def on_pack(self, master: NodeId, m: Pack) -> None:
+        """Accept a pack order; begin when it is durable."""
+        self._ground.write(LogPack(m.order, m.tid), self._begin_pack)
+
+    def resume_pack(self, packed: Tid) -> None:
+        """After a restart or an absence: go on with the last order, or with one that was missed."""
+        image = self._ground.image
+        if packed > image.pack_tid:
+            self._ground.write(LogPack(image.pack_order + 1, packed), self._begin_pack)
+        elif image.pack_tid != NO_TID and self.run is None:
+            self._begin_pack()
+
+    def _begin_pack(self) -> None:
+        """Pack the cells that are readable. What a joining cell has comes packed from its source."""
+        ground, image = self._ground, self._ground.image
+        if self.run is not None and self.run.order == image.pack_order:
+            return
+        cells = tuple(p for p in ground.partitions() if ground.is_readable(p))
+        self.run = PackRun(image.pack_order, len(cells))
+        self._tell_pack()
+        if cells:
+            ground.order(PackCells(image.pack_order, image.pack_tid, cells))
+
+    def on_packed(self, event: Packed) -> None:
+        """A cell is done."""
+        if self.run is not None and self.run.order == event.order:
+            self.run.done += 1
+            self.run.revisions += event.revisions_removed
+            self.run.bytes += event.bytes_removed
+            self._tell_pack()
+
+    def _tell_pack(self) -> None:
+        run = self.run
+        if run is not None:
+            self._ground.send(
+                self._ground.master, PackProgress(run.order, run.done, run.total, run.revisions, run.bytes)
+            )
+
+    # ---- garbage
+
+    def on_collect(self, master: NodeId, m: Collect) -> None:
+        """Remove garbage of this node's cells; what an undecided vote writes is no garbage."""
+        ground = self._ground
+        oids = tuple(
+            oid
+            for oid in m.oids
+            if ground.mine(ground.partition(oid)) is not None
+            and oid not in ground.image.writers
+            and NO_TID < ground.current(oid) <= m.tid
+        )
+
+        def confirm() -> None:
+            ground.send(master, CollectOk(m.number, len(oids)))
+
+        if oids:
+            ground.write(LogCollect(m.tid, oids), lambda: ground.when_applied(confirm))
+        else:
+            ground.when_durable(confirm)
+
+    # ---- its state
+
+    def on_disk(self, event: DiskUsage) -> None:
+        """Refuse votes while the disk is nearly full."""
+        self._disk = event
+        self._votes.accepts = event.free >= self._ground.settings.disk_reserve_bytes
+        self.tell_state()
+
+    def tell_state(self) -> None:
+        """Tell the primary how this storage is, when that has changed or for long has not been told."""
+        ground, accepts = self._ground, self._votes.accepts
+        if ground.master is None or self._disk == DiskUsage(0, 0):
+            return
+        if self._told is not None:
+            told, when = self._told
+            if told == accepts and ground.now < when + ground.settings.state_s:
+                return
+        self._told = (accepts, ground.now)
+        reason = "" if accepts else f"{self._disk.free} bytes are free, {ground.settings.disk_reserve_bytes} are kept"
+        ground.send(ground.master, StorageState(accepts, reason, self._disk.used, self._disk.free))
+
+    # ---- stopping
+
+    def on_stop(self, master: NodeId, m: Stop) -> None:
+        """Exit when what was begun is durable."""
+        self._stopping = m.reason
+        self.stop_when_done()
+
+    def stop_when_done(self) -> None:
+        """Exit if it is asked for and no vote is in progress."""
+        if self._stopping is not None and not self._votes.ballots:
+            reason, self._stopping = self._stopping, None
+            self._ground.when_durable(lambda: self._ground.order(Exit(0, reason)))

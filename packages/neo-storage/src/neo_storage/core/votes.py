@@ -1,0 +1,384 @@
+"""Votes at their lead and on the other written cells; withdrawing them. Pure.
+
+A vote is answered `Voted` when it is durable on every cell that is written in the newest table or in the last stable
+one. Until then it is a part of a `Ballot`: what one Vote message asked of this lead.
+"""
+
+from dataclasses import dataclass, field
+
+from neo_common.ids import NO_TID, NodeId, Partition, Ttid
+from neo_common.wire.schema import (
+    Conflict,
+    Contended,
+    ErrorCode,
+    Fwd,
+    FwdFail,
+    FwdOk,
+    FwdUnvote,
+    FwdUnvoteOk,
+    Lock,
+    LockMode,
+    Record,
+    Refused,
+    Unvote,
+    UnvoteOk,
+    Vote,
+    Voted,
+    Work,
+    Write,
+)
+from neo_storage.core.ahead import Ahead, check_writes
+from neo_storage.core.ground import Ground, lead, written
+from neo_storage.core.locks import Locks, Want
+from neo_storage.core.log_records import LogCommit, LogUnvote, LogVote
+
+
+@dataclass(slots=True)
+class Ballot:
+    """One Vote message under way: which cells have still to make which partition durable."""
+
+    client: NodeId
+    ttid: Ttid
+    attempt: int
+    waiting: dict[Partition, set[NodeId]] = field(default_factory=dict)
+    done: list[Partition] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        waiting = {p: sorted(nodes) for p, nodes in sorted(self.waiting.items())}
+        return f"<Ballot {self.ttid} attempt={self.attempt} waiting={waiting} done={sorted(self.done)}>"
+
+
+@dataclass(slots=True)
+class Withdrawal:
+    """An Unvote under way in one partition: which cells have still to forget the record."""
+
+    client: NodeId
+    waiting: set[NodeId]
+
+
+class Votes:
+    """Votes in progress and their withdrawal."""
+
+    def __init__(self, ground: Ground, locks: Locks, ahead: Ahead) -> None:
+        self._ground = ground
+        self._locks = locks
+        self._ahead = ahead
+        self.ballots: dict[Ttid, dict[Partition, Ballot]] = {}
+        self.withdrawals: dict[tuple[Ttid, int, Partition], Withdrawal] = {}
+        self.accepts = True
+        """False when the disk is full."""
+
+    # ---- the vote, at its lead
+
+    def on_vote(self, client: NodeId, m: Vote) -> None:
+        """Vote for all partitions of *m* or for none."""
+        parts = tuple(w.partition for w in m.work)
+        refusal = self.refusal(m)
+        if refusal is not None:
+            self._ground.send(client, Refused(m.ttid, m.attempt, parts, *refusal))
+            return
+        tentative = self._ground.image.tentative
+        complete = [(w, (*tentative.writes(m.ttid, w.partition, w.tentative), *w.writes)) for w in m.work]
+        if not self._is_whole(m.ttid, complete):
+            self._ahead.gap(client, m.ttid)
+            return
+        problem = self._ahead.problem(m.ttid) or self.problem(m, complete)
+        if problem is not None:
+            self._ground.send(client, Refused(m.ttid, m.attempt, parts, *problem))
+            return
+        wants: list[Want] = [(w.oid, LockMode.X) for _, writes in complete for w in writes]
+        wants += [(r.oid, LockMode.S) for w in m.work for r in w.reads]
+        if self.is_contended(m.ttid, wants):
+            self._ground.send(client, Contended(m.ttid, m.attempt, parts))
+            return
+        checks = [(w.oid, w.base) for _, writes in complete for w in writes]
+        checks += [(r.oid, r.serial) for w in m.work for r in w.reads]
+        stale = self._ground.stale(checks)
+        if stale:
+            if m.ttid in self._locks.held:
+                self._locks.release(m.ttid)
+            self._ground.send(client, Conflict(m.ttid, m.attempt, parts, stale))
+            return
+        self._locks.held.pop(m.ttid, None)
+        self._locks.take(m.ttid, wants)
+        ballot = Ballot(client, m.ttid, m.attempt)
+        for w in m.work:
+            self.put(ballot, self.record(m, w))
+        self._locks.wake()
+
+    def refusal(self, m: Vote) -> tuple[ErrorCode, str] | None:
+        """Return why this node cannot take that vote now, though another, or a later attempt, may be taken."""
+        if m.ttid.session in self._ground.gone:
+            return ErrorCode.NOT_READY, "the session was given up"
+        if self._ground.image.is_superseded(m.ttid, m.attempt):
+            return ErrorCode.NOT_READY, "that attempt is decided already"
+        if not all(self._ground.leads(w.partition) for w in m.work):
+            return ErrorCode.NOT_READY, "not the lead of all these partitions"
+        return None
+
+    def problem(self, m: Vote, complete: list[tuple[Work, tuple[Write, ...]]]) -> tuple[ErrorCode, str] | None:
+        """Return why that transaction can never be voted, as its data stands."""
+        if not self.accepts:
+            return ErrorCode.NO_SPACE, "the disk of the storage is full"
+        settings, image = self._ground.settings, self._ground.image
+        for w, writes in complete:
+            if w.partition not in m.parts:
+                return ErrorCode.ILLEGAL, f"partition {w.partition} is not among those touched"
+            if len({write.oid for write in writes}) != len(writes):
+                return ErrorCode.ILLEGAL, f"an object is written twice in partition {w.partition}"
+            if any(self._ground.partition(r.oid) != w.partition for r in w.reads):
+                return ErrorCode.PARTITION, f"an object that was read is not of partition {w.partition}"
+            problem = check_writes(self._ground, w.partition, w.writes) or self._check_pieces(m.ttid, writes)
+            if problem is not None:
+                return problem
+            size = sum(write.data.size for write in writes)
+            if size > settings.transaction_bytes:
+                text = f"{size} bytes in partition {w.partition}, the limit is {settings.transaction_bytes}"
+                return ErrorCode.TOO_LARGE, text
+        inline = sum(len(x.data.value) for w in m.work for x in w.writes)
+        if image.voted_bytes + image.tentative.size + inline > settings.undecided_bytes:
+            return ErrorCode.NO_SPACE, f"votes without a decision would take more than {settings.undecided_bytes} bytes"
+        return None
+
+    def is_contended(self, ttid: Ttid, wants: list[Want]) -> bool:
+        """Return whether these locks cannot be had without waiting or passing a waiter."""
+        return self._locks.is_blocked(ttid, wants) or self._locks.passes_waiters(ttid, wants)
+
+    def record(self, m: Vote, w: Work) -> Record:
+        """Return the record of one partition of *m*. Its tid will be above what client and lead know."""
+        return Record(
+            ttid=m.ttid,
+            attempt=m.attempt,
+            partition=w.partition,
+            parts=m.parts,
+            metadata=m.metadata,
+            tentative=w.tentative,
+            writes=w.writes,
+            reads=w.reads,
+            mode=m.mode,
+            floor=max(m.known, self._ground.seen),
+            given_tid=m.given_tid,
+        )
+
+    def _is_whole(self, ttid: Ttid, complete: list[tuple[Work, tuple[Write, ...]]]) -> bool:
+        tentative = self._ground.image.tentative
+        for w, writes in complete:
+            if len(writes) != w.tentative + len(w.writes):
+                return False
+            for write in w.writes:
+                if write.data.size and not write.data.value and not tentative.value(ttid, write.oid)[0]:
+                    return False
+        return True
+
+    def _check_pieces(self, ttid: Ttid, writes: tuple[Write, ...]) -> tuple[ErrorCode, str] | None:
+        for write in writes:
+            data = write.data
+            size, digest = self._ground.image.tentative.value(ttid, write.oid)
+            if data.size and not data.value and size:
+                if size != data.size:
+                    return ErrorCode.CORRUPTED, f"the pieces of oid {write.oid:#x} have {size} bytes, not {data.size}"
+                if digest != data.checksum:
+                    return ErrorCode.CORRUPTED, f"the checksum of oid {write.oid:#x} does not hold"
+        return None
+
+    def put(self, ballot: Ballot, record: Record) -> None:
+        """Log a vote, pass it on, and wait for all whom it must reach."""
+        ground, ttid, partition = self._ground, record.ttid, record.partition
+        self.drop(ttid, partition)
+        ballot.waiting[partition] = self.nodes_to_await(partition)
+        self.ballots.setdefault(ttid, {})[partition] = ballot
+        ground.write(LogVote(record), lambda: self.acked(ttid, partition, record.attempt, ground.me))
+        version = ground.image.table.version
+        for node in written(ground.image.table, partition):
+            if node == ground.me:
+                continue
+            if node in ground.peers:
+                self._ahead.bring(node, ground.image.voted[ttid][partition])
+                ground.send(node, Fwd(ground.image.epoch, version, record))
+            else:
+                ground.send(ground.master, FwdFail(version, node))
+
+    def nodes_to_await(self, partition: Partition) -> set[NodeId]:
+        """Return the cells that must have a vote durable: written in the newest table or in the last stable one."""
+        ground = self._ground
+        nodes = {ground.me, *written(ground.image.table, partition)}
+        if ground.stable is not None:
+            nodes.update(written(ground.stable, partition))
+        return nodes
+
+    def acked(self, ttid: Ttid, partition: Partition, attempt: int, node: NodeId) -> None:
+        """*node* has that vote durably, or need not have it."""
+        ballot = self.ballots.get(ttid, {}).get(partition)
+        if ballot is None or ballot.attempt != attempt:
+            return
+        waiting = ballot.waiting[partition]
+        waiting.discard(node)
+        if not waiting:
+            ballot.done.append(partition)
+            self.drop(ttid, partition)
+            if not ballot.waiting:
+                self._ground.send(ballot.client, Voted(ttid, attempt, tuple(sorted(ballot.done))))
+
+    # ---- the vote, on another cell
+
+    def on_fwd(self, peer: NodeId, m: Fwd) -> None:
+        """Take what the lead passes on, and say so when it is durable."""
+        ground, record = self._ground, m.record
+        ttid, attempt, partition = record.ttid, record.attempt, record.partition
+
+        def confirm() -> None:
+            ground.send(peer, FwdOk(ttid, attempt, partition))
+
+        decision = ground.image.decisions.get(ttid)
+        mine = ground.image.record(ttid, partition)
+        if decision is None and self.is_superseded(ttid, attempt):
+            ground.when_durable(confirm)
+        elif decision is not None or mine is None or mine.attempt <= attempt:
+            if not ground.image.tentative.complete(record, 0).whole:
+                self._ahead.gap(peer, ttid)
+                return
+            ground.write(LogVote(record), confirm if decision is None else None)
+            if decision is not None:  # a cell that joins may hear the decision first
+                ground.write(LogCommit(*decision, NO_TID), confirm)
+
+    def is_superseded(self, ttid: Ttid, attempt: int) -> bool:
+        """Return whether a Fwd or Sync of that attempt was overtaken by its end."""
+        return self._ground.image.is_superseded(ttid, attempt)
+
+    def on_fwd_ok(self, peer: NodeId, m: FwdOk) -> None:
+        """A cell has it."""
+        self.acked(m.ttid, m.partition, m.attempt, peer)
+
+    # ---- withdrawal
+
+    def on_unvote(self, client: NodeId, m: Unvote) -> None:
+        """Forget that attempt and those before it; say so when no cell of the row has it any more."""
+        ground, image = self._ground, self._ground.image
+        self._locks.forget_waiters(m.ttid, m.attempt)
+        self.withdraw(m.ttid, m.attempt)
+        for p in m.parts:
+            if ground.leads(p):
+                nodes = self.nodes_to_forget(p)
+                self.withdrawals[m.ttid, m.attempt, p] = Withdrawal(client, nodes)
+                for node in sorted(nodes & ground.peers):
+                    ground.send(node, FwdUnvote(image.epoch, image.table.version, m.ttid, m.attempt, p))
+                self._forgotten_when_durable(m.ttid, m.attempt, p)
+        held = self._locks.held.get(m.ttid)
+        if held is not None and held.attempt <= m.attempt:
+            del self._locks.held[m.ttid]
+        self._locks.release_unless_held(m.ttid)
+
+    def nodes_to_forget(self, partition: Partition) -> set[NodeId]:
+        """Return the cells that must have forgotten a record before its Unvote is confirmed."""
+        return {self._ground.me, *written(self._ground.image.table, partition)}
+
+    def _forgotten_when_durable(self, ttid: Ttid, attempt: int, partition: Partition) -> None:
+        me = self._ground.me
+        self._ground.when_durable(lambda: self.forgotten(ttid, attempt, partition, me))
+
+    def withdraw(self, ttid: Ttid, attempt: int) -> None:
+        """Forget the votes of *ttid*, up to *attempt*, in the partitions led, and what is under way of them."""
+        image = self._ground.image
+        for partition in sorted(image.voted.get(ttid, {})):
+            record = image.record(ttid, partition)
+            if record is not None and self._ground.leads(partition) and self.is_withdrawn(record, attempt):
+                self._ground.write(LogUnvote(ttid, record.attempt, partition))
+                self.drop(ttid, partition)
+                self._locks.release_unless_held(ttid)
+
+    def is_withdrawn(self, record: Record, attempt: int) -> bool:
+        """Return whether the withdrawal of *attempt* concerns *record*."""
+        return record.attempt <= attempt
+
+    def drop(self, ttid: Ttid, partition: Partition) -> None:
+        """Forget, without an answer, that a client waits for that vote."""
+        ballot = self.ballots.get(ttid, {}).pop(partition, None)
+        if ballot is not None:
+            del ballot.waiting[partition]
+            if not self.ballots[ttid]:
+                del self.ballots[ttid]
+
+    def on_fwd_unvote(self, peer: NodeId, m: FwdUnvote) -> None:
+        """Forget what the lead passes on."""
+        ground = self._ground
+        if lead(ground.image.table, m.partition) == peer:
+            answer = FwdUnvoteOk(m.ttid, m.attempt, m.partition)
+            ground.write(LogUnvote(m.ttid, m.attempt, m.partition), lambda: ground.send(peer, answer))
+
+    def on_fwd_unvote_ok(self, peer: NodeId, m: FwdUnvoteOk) -> None:
+        """A cell has forgotten it."""
+        self.forgotten(m.ttid, m.attempt, m.partition, peer)
+
+    def forgotten(self, ttid: Ttid, attempt: int, partition: Partition, node: NodeId) -> None:
+        """*node* has forgotten it durably."""
+        withdrawal = self.withdrawals.get((ttid, attempt, partition))
+        if withdrawal is None:
+            return
+        withdrawal.waiting.discard(node)
+        if not withdrawal.waiting and self._ground.leads(partition):
+            del self.withdrawals[ttid, attempt, partition]
+            self._ground.send(withdrawal.client, UnvoteOk(ttid, attempt, (partition,)))
+
+    # ---- the ordered path
+
+    def on_lock(self, client: NodeId, m: Lock) -> None:
+        """Wait in order for these locks."""
+        ground = self._ground
+        parts = self._locks.parts(m)
+        text = ""
+        if m.ttid.session in ground.gone:
+            text = "the session was given up"
+        elif not all(ground.leads(p) for p in parts):
+            text = "not the lead of all these objects"
+        elif len(self._locks.waiters) >= ground.settings.waiters:
+            text = "too many transactions wait for locks here"
+        if text:
+            ground.send(client, Refused(m.ttid, m.attempt, parts, ErrorCode.NOT_READY, text))
+            return
+        self.withdraw(m.ttid, m.attempt - 1)
+        self._locks.wait(client, m)
+
+    # ---- what ends votes in progress
+
+    def relax(self) -> None:
+        """A table is stable: nobody waits any more for the cells that it does not write."""
+        for ttid in sorted(self.ballots):
+            for partition, ballot in sorted(self.ballots.get(ttid, {}).items()):
+                for node in sorted(ballot.waiting.get(partition, ())):
+                    if node != self._ground.me and node not in written(self._ground.image.table, partition):
+                        self.acked(ttid, partition, ballot.attempt, node)
+
+    def refuse(self, ttid: Ttid, attempt: int | None, text: str) -> None:
+        """Answer Refused for what is under way of *ttid*, up to *attempt* or all."""
+        by_ballot: dict[int, tuple[Ballot, list[Partition]]] = {}
+        for partition, ballot in sorted(self.ballots.get(ttid, {}).items()):
+            if attempt is None or ballot.attempt <= attempt:
+                by_ballot.setdefault(id(ballot), (ballot, []))[1].append(partition)
+        for ballot, parts in by_ballot.values():
+            self._refuse(ballot, parts, text)
+
+    def _refuse(self, ballot: Ballot, parts: list[Partition], text: str) -> None:
+        for partition in parts:
+            self.drop(ballot.ttid, partition)
+        self._ground.send(ballot.client, Refused(ballot.ttid, ballot.attempt, tuple(parts), ErrorCode.NOT_READY, text))
+
+    def leave(self, partitions: frozenset[Partition]) -> None:
+        """This node no longer leads *partitions*."""
+        for key in [k for k in self.withdrawals if k[2] in partitions]:
+            del self.withdrawals[key]
+        for ttid in sorted(self.ballots):
+            parts = [p for p in sorted(self.ballots[ttid]) if p in partitions]
+            while parts:
+                ballot = self.ballots[ttid][parts[0]]
+                same = [p for p in parts if self.ballots[ttid][p] is ballot]
+                parts = [p for p in parts if p not in same]
+                self._refuse(ballot, same, "no longer the lead")
+
+    def forget(self, ttid: Ttid) -> None:
+        """It is committed: nobody waits for its votes."""
+        self.ballots.pop(ttid, None)
+
+    def missing_peers(self) -> list[NodeId]:
+        """Return whom votes in progress wait for that is not connected."""
+        nodes = {n for parts in self.ballots.values() for p, b in parts.items() for n in b.waiting[p]}
+        return sorted(n for n in nodes if n != self._ground.me and n not in self._ground.peers)
