@@ -187,7 +187,6 @@ class VoteLog:
         """Begin a new segment for records from *position* on, which follows what was recovered, if anything was."""
         assert not self._live or position == self.end + 1
         self._begin_segment(position, self._segment_bytes)
-        self._sync(self._live[-1].file.descriptor)
 
     # ------------------------------------------------------------------------------------------ running
 
@@ -282,7 +281,7 @@ class VoteLog:
         if file is not None:
             self._spares.remove(file)
         else:
-            size = max(self._segment_bytes, -(-least_bytes // _ROUND) * _ROUND)
+            size = self._segment_bytes if least_bytes <= self._segment_bytes else -(-least_bytes // _ROUND) * _ROUND
             try:
                 file = _create(self._files, self._new_name(), size)
             except BackendError as error:
@@ -291,6 +290,8 @@ class VoteLog:
         self._number += 1
         header = Header(self._number, position, self._new_salt())
         self._checked(self._files.write, file.descriptor, encode_header(header), 0)
+        # Before any record: else a power cut may leave the header of the last use over records of this one.
+        self._sync(file.descriptor)
         segment = _Segment(file, header)
         self._live = (*self._live, segment)
         return segment
