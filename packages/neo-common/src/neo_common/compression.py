@@ -107,11 +107,15 @@ def make_data(value: bytes, preferred: Compression) -> Data:
 
 
 def verify(data: Data) -> None:
-    """Check a whole value: size and checksum. Absent values and those in pieces have nothing to check here.
+    """Check a whole value: size and checksum. One in pieces is not checked here: its bytes come apart.
 
     Raises: DataCorrupted with what differs.
     """
-    if data.compression is Compression.ABSENT or (not data.value and data.size):
+    if data.compression is Compression.ABSENT:
+        if data.value or data.size:
+            raise DataCorrupted(f"an absent value with {len(data.value)} bytes, {data.size} announced")
+        return
+    if data.size and not data.value:
         return
     if len(data.value) != data.size:
         raise DataCorrupted(f"{len(data.value)} bytes where {data.size} were announced")
