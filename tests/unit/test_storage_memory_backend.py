@@ -1,0 +1,23 @@
+"""The back end of the simulator keeps the contract that the real ones keep."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from neo_storage.backends.base import Backend
+from support.backend_contract import BackendContract, Backends
+from support.memory_backend import MemoryBackend
+
+
+class TestMemory(BackendContract):
+    """Dictionaries."""
+
+    @pytest.fixture
+    def backends(self) -> Iterator[Backends]:
+        def reopen(backend: Backend) -> Backend:
+            assert isinstance(backend, MemoryBackend)
+            again = MemoryBackend()
+            again.restore(backend.snapshot())
+            return again
+
+        yield Backends(MemoryBackend, reopen)
