@@ -33,6 +33,8 @@ def admin_hello(cluster: str, name: str) -> Hello:
 class AdminShell(Shell):
     """Follows the primary, and relays what neoadmin asks."""
 
+    core: AdminCore
+
     def __init__(self, config: Config, name: str) -> None:
         me = config.admin(name)
         us = admin_hello(config.cluster.name, name)._replace(node=me.node, address=me.address)

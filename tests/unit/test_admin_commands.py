@@ -1,0 +1,274 @@
+"""neoadmin against a primary that answers from a script, over real sockets, in one process."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import gevent
+import pytest
+from rich.console import Console
+
+from neo_admin.cli.main import run
+from neo_admin.shell import AdminShell
+from neo_common.config.loader import load
+from neo_common.ids import Partition, Seconds, Tid
+from neo_common.model.partition_table import Cell
+from neo_common.states import ClusterState, NodeState
+from neo_common.wire.schema import AnswerPackState, AskPack, AskStart, Cluster, Nodes
+from support.fake_master import A1, CLUSTER, M1, NODES, S2, TABLE, FakeMaster, O, info
+
+
+class Result:
+    """What neoadmin has printed, and its exit status."""
+
+    def __init__(self, *words: str, **environ: str) -> None:
+        out, err = io.StringIO(), io.StringIO()
+        self.status = run(list(words), environ, Console(file=out, width=100), Console(file=err, width=100))
+        self.out, self.err = out.getvalue(), err.getvalue()
+
+    @property
+    def json(self) -> object:
+        """What it has printed, as a value."""
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def master() -> Iterator[FakeMaster]:
+    """A primary."""
+    with FakeMaster() as master:
+        yield master
+
+
+def asked(master: FakeMaster, *words: str) -> Result:
+    """Run neoadmin against *master*."""
+    return Result(*words, "--masters", master.address, "--cluster", "test", "--timeout", "5s")
+
+
+def test_status_of_a_healthy_cluster_ends_with_0(master: FakeMaster) -> None:
+    result = asked(master, "status", "--json")
+    assert result.status == 0, result.err
+    told = result.json
+    assert isinstance(told, dict)
+    assert (told["name"], told["state"], told["primary"], told["epoch"]) == ("test", "RUNNING", "M1", "3.1")
+    assert told["nodes"] == {"master": {"RUNNING": 1}, "storage": {"RUNNING": 2}, "admin": {"RUNNING": 1}}
+    assert told["problems"] == []
+
+
+def test_status_names_what_is_wrong_and_ends_with_1(master: FakeMaster) -> None:
+    master.core.cluster = CLUSTER._replace(state=ClusterState.RECOVERING, reason="s2 is missing", rows_not_ready=0)
+    master.core.nodes = (*NODES[:2], info(S2, "s2", 10022, NodeState.UNAVAILABLE, "connection lost"))
+    result = asked(master, "status")
+    assert result.status == 1
+    assert "! the cluster is RECOVERING: s2 is missing\n" in result.out
+    assert "! S2 (s2) is UNAVAILABLE: connection lost\n" in result.out
+
+
+def test_status_waits_until_all_is_well(master: FakeMaster) -> None:
+    """It is told of the change, and looks again then."""
+    master.core.cluster = CLUSTER._replace(state=ClusterState.RECOVERING, reason="storages are missing")
+
+    def recover() -> None:
+        master.core.cluster = CLUSTER
+        master.tell(Cluster(ClusterState.RUNNING, ""))
+
+    gevent.spawn_later(0.2, recover)
+    result = asked(master, "status", "--wait", "10s")
+    assert result.status == 0, result.err
+
+
+def test_status_that_waits_in_vain_says_for_what_and_ends_with_4(master: FakeMaster) -> None:
+    master.core.cluster = CLUSTER._replace(state=ClusterState.RECOVERING, reason="s2 is missing")
+    result = asked(master, "status", "--wait", "300ms")
+    assert result.status == 4
+    assert result.err == "neoadmin: after 0.3 s: the cluster is RECOVERING: s2 is missing\n"
+
+
+def test_nodes(master: FakeMaster) -> None:
+    rows = [line.split() for line in asked(master, "nodes").out.splitlines()]
+    assert rows[0] == ["node", "name", "address", "state", "since"]
+    assert rows[2][:4] == ["S1", "s1", "127.0.0.1:10021", "RUNNING"]
+    assert rows[2][-2:] == ["12", "cells"]
+
+
+def test_partitions_end_with_1_when_some_cannot_be_read(master: FakeMaster) -> None:
+    master.core.table = TABLE.changed(TABLE.version, {Partition(3): (Cell(S2, O),)})
+    master.core.cluster = CLUSTER._replace(rows_not_ready=1)
+    result = asked(master, "partitions")
+    assert result.status == 1
+    assert "S2 s2  RUNNING  UuUOUuUuUu Uu\n" in result.out
+    assert result.out.endswith("U leads, u up to date, O out of date, . none\n")
+
+
+def test_ids(master: FakeMaster) -> None:
+    told = asked(master, "ids", "--json").json
+    assert isinstance(told, dict)
+    assert told["last_oid"] == "000000000000002a"
+    assert "table        3.1:5\n" in asked(master, "ids").out
+
+
+def test_start_says_why_and_shows_the_answer(master: FakeMaster) -> None:
+    result = asked(master, "start", "--reason", "half of the disks burnt")
+    assert (result.status, result.out) == (0, "starts because of half of the disks burnt\n")
+    assert master.core.asked == [AskStart("half of the disks burnt")]
+
+
+def test_what_the_primary_refuses_ends_with_1(master: FakeMaster) -> None:
+    master.core.refuse = "the cluster runs already"
+    result = asked(master, "start")
+    assert (result.status, result.err) == (1, "neoadmin: M1: the cluster runs already\n")
+
+
+def test_stop(master: FakeMaster) -> None:
+    assert asked(master, "stop", "--reason", "power").out == "stops because of power\n"
+
+
+def test_pack_follows_its_progress_to_the_end(master: FakeMaster) -> None:
+    master.core.pack = [AnswerPackState(0, Tid(0), Seconds(1.0), n, 4, 10 * n, 2048 * n) for n in (0, 2, 4)]
+    result = asked(master, "pack", "--until", "2026-01-31")
+    assert result.status == 0, result.err
+    assert result.out == "Packed to 2026-01-31 00:00:00.000 UTC: 4 cells, 40 revisions and 8.0 kB removed.\n"
+    assert [p.reason for p in master.core.asked if isinstance(p, AskPack)] == ["neoadmin pack"]
+
+
+def test_pack_status_of_a_cluster_that_was_never_packed(master: FakeMaster) -> None:
+    assert asked(master, "pack", "--status").out == "Nothing was packed yet.\n"
+
+
+def test_a_wrong_cluster_name_is_told_by_the_master(master: FakeMaster) -> None:
+    result = Result("status", "--masters", master.address, "--cluster", "other", "--timeout", "2s")
+    assert result.status == 3
+    assert "this is cluster 'test', not 'other'" in result.err
+
+
+def test_nobody_there_ends_with_3_and_says_who_was_tried() -> None:
+    result = Result("status", "--masters", "127.0.0.1:1", "--cluster", "test", "--timeout", "300ms")
+    assert result.status == 3
+    assert result.err.startswith(
+        "neoadmin: no connection to the primary (127.0.0.1:1: 127.0.0.1:1: Connection refused)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["status"], "say which cluster: --config FILE"),
+        (["status", "--timeout", "soon"], "'soon' is not a duration"),
+        (["pack", "--days", "1", "--until", "2026-01-01", "--cluster", "x"], "give --days or --until, not both"),
+        (["pack", "--until", "yesterday", "--cluster", "x"], "'yesterday' is not a time"),
+        (["frobnicate"], "No such command 'frobnicate'"),
+        (["config", "check", "--config", "/nowhere.yaml"], "/nowhere.yaml: cannot be read"),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_says_what_is_wrong(words: list[str], said: str) -> None:
+    result = Result(*words)
+    assert result.status == 2
+    assert said in result.err
+
+
+def test_every_command_has_help() -> None:
+    for words in (["up"], ["down"], ["serve"], ["config", "show"], ["node", "start"], ["supervisor"], ["debug"]):
+        result = Result(*words, "--help")
+        assert (result.status, result.err) == (0, "")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert Result("completion", shell).status == 0
+    assert "_NEOADMIN_COMPLETE" in capsys.readouterr().out
+
+
+def cluster_file(tmp_path: Path, master: str, admin: str) -> Path:
+    """Return the configuration of a cluster with these addresses."""
+    path = tmp_path / "cluster.yaml"
+    path.write_text(
+        f"cluster: {{name: test}}\nmasters: {{m1: {{address: '{master}'}}}}\n"
+        f"storages: {{s1: {{address: '127.0.0.1:10021'}}}}\nadmins: {{a1: {{address: '{admin}'}}}}\n"
+    )
+    return path
+
+
+def test_config_check_and_show(tmp_path: Path) -> None:
+    path = cluster_file(tmp_path, "127.0.0.1:10010", "127.0.0.1:10000")
+    assert Result("config", "check", NEO_CONFIG=str(path)).out == f"{path} is right: 1 masters, 1 storages\n"
+    shown = Result("--config", str(path), "config", "show", "--json", "--set", "limits.overlay=2MB").json
+    assert isinstance(shown, dict)
+    assert shown["limits"]["overlay"] == "2MB"
+    path.write_text("cluster: {nam: x}\n")
+    wrong = Result("config", "check", "--json", "--config", str(path))
+    assert wrong.status == 2
+    assert isinstance(wrong.json, dict)
+    assert wrong.json["problems"][0] == {
+        "source": str(path),
+        "line": 1,
+        "key": "cluster.nam",
+        "what": "is not a key here, did you mean name?",
+    }
+
+
+def test_sample_and_reference_are_printed() -> None:
+    assert Result("config", "sample").out.startswith("# Every key")
+    assert Result("config", "reference").out.startswith("# Configuration")
+
+
+# ------------------------------------------------------------------------------------------------ through an admin
+
+
+def test_an_admin_relays_to_the_primary_it_follows(tmp_path: Path, master: FakeMaster) -> None:
+    path = cluster_file(tmp_path, master.address, "unix:" + str(tmp_path / "a1"))
+    admin = AdminShell(load(path), "a1")
+    admin.start()
+    try:
+        with gevent.Timeout(5):
+            while A1 not in master.by_node or admin.core.primary is None:
+                gevent.sleep(0)
+        result = Result("--config", str(path), "status", "--json", "--timeout", "5s")
+        assert result.status == 0, result.err
+        assert isinstance(result.json, dict)
+        assert result.json["cluster_id"] == CLUSTER.cluster_id.hex()
+        assert list(master.by_node) == [A1], "neoadmin itself has not dialled the primary"
+        refused = asked_refused(master, path)
+        assert refused.err == "neoadmin: A1: M1: not now\n"
+        told = Result("--config", str(path), "debug", "a1", "--json").json
+        assert isinstance(told, dict)
+        assert told["core"]["primary"] == "M1"
+        assert "trace" not in told
+    finally:
+        admin.close()
+
+
+def asked_refused(master: FakeMaster, path: Path) -> Result:
+    """Ask for a start that the primary refuses, through the admin of *path*."""
+    master.core.refuse = "not now"
+    return Result("--config", str(path), "start")
+
+
+def test_without_its_admin_neoadmin_asks_the_masters(tmp_path: Path, master: FakeMaster) -> None:
+    path = cluster_file(tmp_path, master.address, "unix:" + str(tmp_path / "a1"))
+    assert Result("--config", str(path), "ids", "--timeout", "5s").status == 0
+
+
+def test_an_admin_lets_in_admins_only(tmp_path: Path, master: FakeMaster) -> None:
+    address = "unix:" + str(tmp_path / "a1")
+    admin = AdminShell(load(cluster_file(tmp_path, master.address, address)), "a1")
+    admin.start()
+    try:
+        other = Result("status", "--admin", address, "--cluster", "elsewhere", "--timeout", "5s")
+        assert other.status == 3
+        assert "this is cluster 'test', not 'elsewhere'" in other.err
+    finally:
+        admin.close()
+
+
+def test_a_change_is_noted_by_the_admin(tmp_path: Path, master: FakeMaster) -> None:
+    admin = AdminShell(load(cluster_file(tmp_path, master.address, "unix:" + str(tmp_path / "a1"))), "a1")
+    admin.start()
+    try:
+        with gevent.Timeout(5):
+            while admin.core.primary != M1 or not admin.core.nodes:
+                gevent.sleep(0)
+            master.tell(Nodes(False, (info(S2, "s2", 10022, NodeState.UNAVAILABLE, "gone"),)))
+            while admin.core.nodes[S2].state is not NodeState.UNAVAILABLE:
+                gevent.sleep(0)
+    finally:
+        admin.close()
