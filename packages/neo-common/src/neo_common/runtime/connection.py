@@ -115,6 +115,7 @@ class Connection:
         self._limits = limits
         self._sock = sock
         self._is_tcp = sock.family != socket.AF_UNIX
+        self._batch: deque[SessionEvent] = deque()
         self._unsent: deque[bytes | memoryview] = deque()
         self._unsent_bytes = 0
         self._scheduled = False
@@ -272,26 +273,36 @@ class Connection:
                 return
             self.received_bytes += len(data)
             size = _RECV_LARGE if len(data) == size else _RECV_SMALL
-            self._dispatch(session.receive(data, clock.monotonic()))
+            batch = self._batch
+            batch.extend(session.receive(data, clock.monotonic()))
+            while batch:
+                self._handle(batch.popleft())
+                # One receive may bring thousands of small questions with large answers. (After the end nothing is
+                # answered any more: there is nothing to wait for.)
+                if not self._may_read.is_set() and session.error is None:
+                    self._may_read.wait()
             self._output()
 
     def _dispatch(self, events: list[SessionEvent]) -> None:
         for event in events:
-            kind = type(event)
-            if kind is Notified or kind is Asked:
-                # Events of one receive: the owner may have closed at an earlier one.
-                if not self._closed_here:
-                    self._owner.connection_event(self, event)
-            elif isinstance(event, Answered):
-                self._waiters.pop(event.request)(event.packet)
-            elif isinstance(event, Expired):
-                self._waiters.pop(event.request)(event.error)
-            else:
-                if isinstance(event, Ended):
-                    self._finish(event.error)
+            self._handle(event)
+
+    def _handle(self, event: SessionEvent) -> None:
+        kind = type(event)
+        if kind is Notified or kind is Asked:
+            # Events of one receive: the owner may have closed at an earlier one.
+            if not self._closed_here:
                 self._owner.connection_event(self, event)
-                if isinstance(event, Opened) and not self.opened.ready():  # the owner may have closed it
-                    self.opened.set(event.hello_ok)
+        elif isinstance(event, Answered):
+            self._waiters.pop(event.request)(event.packet)
+        elif isinstance(event, Expired):
+            self._waiters.pop(event.request)(event.error)
+        else:
+            if isinstance(event, Ended):
+                self._finish(event.error)
+            self._owner.connection_event(self, event)
+            if isinstance(event, Opened) and not self.opened.ready():  # the owner may have closed it
+                self.opened.set(event.hello_ok)
 
     # -------------------------------------------------------------------------------------- output
 
@@ -381,6 +392,10 @@ class Connection:
         self._dispatch(self.session.lost(reason))
 
     def _finish(self, error: NeoError) -> None:
+        for event in self._batch:  # ended by somebody else while the reader waits: answers that came are answers
+            if isinstance(event, Answered):
+                self._waiters.pop(event.request)(event.packet)
+        self._batch.clear()
         if not self.opened.ready():
             self.opened.set_exception(error)
         self.ended.set()
@@ -395,21 +410,22 @@ class Connection:
         self._empty.clear()
         self._flush()
         talking = bool(self._unsent)
-        with gevent.Timeout(self._limits.linger_s, False):
-            try:
+        try:
+            with gevent.Timeout(self._limits.linger_s, False):
                 if talking:
                     self._empty.wait()
                 self._sock.shutdown(socket.SHUT_WR)
                 self._sock.settimeout(None)
                 while self._sock.recv(_RECV_SMALL):
                     pass
-            except OSError:
-                self._unsent.clear()  # the peer is gone already: there is nobody to be polite to
-        self._unsent.clear()
-        self._unsent_bytes = 0
-        self._read_watcher.stop()
-        self._write_watcher.stop()
-        self._read_watcher.close()
-        self._write_watcher.close()
-        self._sock.close()
-        self._closed.set()
+        except OSError:
+            pass  # the peer is gone already: there is nobody to be polite to
+        finally:  # a daemon that stops kills who is still polite
+            self._unsent.clear()
+            self._unsent_bytes = 0
+            self._read_watcher.stop()
+            self._write_watcher.stop()
+            self._read_watcher.close()
+            self._write_watcher.close()
+            self._sock.close()
+            self._closed.set()

@@ -119,11 +119,11 @@ class Dialer:
         delay = DELAY_MIN_S
         never = Event()
         while True:
-            said = self.dialled[node]
+            said = self.dialled.get(node, "")
             try:
                 connection = self._adopt(connect(address), address, node)
                 connection.opened.get()
-                self.dialled[node] = ""
+                self._say(node, "")
                 began = self._clock.monotonic()
                 connection.ended.wait()
                 if self._clock.monotonic() - began >= DELAY_MAX_S:
@@ -132,11 +132,17 @@ class Dialer:
                 reason = str(connection.session.error)
             except (NeoError, OSError) as error:
                 reason = str(error)
-            self.dialled[node] = reason
+            self._say(node, reason)
             if reason != said:
                 log.info("peer=%s address=%s not connected: %s", node_text(node), address, reason)
             never.wait(delay * self._rng.uniform(0.5, 1.0))  # ended early by being killed
             delay = min(DELAY_MAX_S, delay * 2)
+
+    def _say(self, node: NodeId, why: str) -> None:
+        # Who was let go, or has a newer greenlet, runs on until it is killed: it has no say any more.
+        kept = self._kept.get(node)
+        if kept is not None and kept[1] is gevent.getcurrent():
+            self.dialled[node] = why
 
     def _follow(self, bootstrap: Bootstrap) -> None:
         clock = self._clock

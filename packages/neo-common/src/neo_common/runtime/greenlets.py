@@ -55,7 +55,9 @@ class Greenlets:
 
     def kill(self) -> None:
         """End every greenlet except the caller's, and wait until they have ended."""
-        gevent.killall([greenlet for greenlet in self._alive if greenlet is not gevent.getcurrent()])
+        others = [greenlet for greenlet in self._alive if greenlet is not gevent.getcurrent()]
+        gevent.killall(others)
+        self._alive.difference_update(others)
 
     def _run(self, name: str, function: Callable[..., object], *args: object) -> None:
         try:
