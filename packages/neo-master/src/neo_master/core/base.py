@@ -1,0 +1,584 @@
+"""What a master knows, and how its parts reach each other. Pure.
+
+`MasterCore` (in `master`) is made of parts, each a class with one concern. They share the state that is listed here,
+and call each other through the methods that are abstract here. All of it is volatile: a master keeps nothing on disk,
+and what it knew of a reign dies with the reign (`forget_reign`).
+"""
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from random import Random
+from typing import Final, NamedTuple
+
+from neo_common.core import Accept, Disconnect, Log, Park, Refuse, Send
+from neo_common.ids import (
+    NO_EPOCH,
+    NO_NODE,
+    NO_TID,
+    Epoch,
+    Instant,
+    NodeId,
+    Oid,
+    Partition,
+    Seconds,
+    Session,
+    Tid,
+    Ttid,
+    Version,
+)
+from neo_common.model.nodes import NodeTable
+from neo_common.model.partition_table import EMPTY, PartitionTable, Readiness, TableUpdate
+from neo_common.states import ClusterState, NodeState, Role, node_text, role_of
+from neo_common.wire.schema import (
+    Ceilings,
+    CHello,
+    Decision,
+    Fenced,
+    Finish,
+    Hello,
+    MHello,
+    NodeInfo,
+    Packet,
+    SHello,
+    StorageState,
+)
+from neo_master.core.settings import Configured, MasterSettings
+
+DEBUG: Final = 10
+INFO: Final = 20
+WARNING: Final = 30
+ERROR: Final = 40
+NO_ID: Final = bytes(16)
+
+
+class Exit(NamedTuple):
+    """Stop the process with that status, once all output is written."""
+
+    status: int
+    reason: str
+
+
+Effect = Send | Disconnect | Accept | Park | Refuse | Log | Exit
+
+
+class Place(Enum):
+    """What this master is among the masters."""
+
+    ELECTING = "electing"
+    SECONDARY = "secondary"
+    PRIMARY = "primary"
+
+
+class Aborting(NamedTuple):
+    """An abort that is not durable yet: AbortOk has come from `done`."""
+
+    attempt: int
+    parts: tuple[Partition, ...]
+    done: set[NodeId]
+    client: NodeId
+    """Who is told when it is durable; NO_NODE for nobody."""
+    text: str
+
+
+class Sealing(NamedTuple):
+    """A Finish in mode A: SealOk has come from `done`."""
+
+    client: NodeId
+    finish: Finish
+    done: set[NodeId]
+
+
+class Demote(NamedTuple):
+    """Table change: put every cell of *node* out of date, where another one is UP_TO_DATE."""
+
+    node: NodeId
+
+
+class DemoteCell(NamedTuple):
+    """Table change: put that cell out of date, if it is JOINING or another one is UP_TO_DATE."""
+
+    partition: Partition
+    node: NodeId
+
+
+class Join(NamedTuple):
+    """Table change: OUT_OF_DATE cells of *node* become JOINING."""
+
+    node: NodeId
+    partitions: tuple[Partition, ...]
+
+
+class Promote(NamedTuple):
+    """Table change: the cell of *node* that began to join with *version* becomes UP_TO_DATE."""
+
+    partition: Partition
+    node: NodeId
+    version: Version
+
+
+class MoveLead(NamedTuple):
+    """Table change: the lead of *partition* goes to the end of the row, if another cell is UP_TO_DATE."""
+
+    partition: Partition
+
+
+Change = Demote | DemoteCell | Join | Promote | MoveLead
+
+
+class Waiting(NamedTuple):
+    """A request of a client that waits for a ceiling."""
+
+    client: NodeId
+    packet: Packet
+    request: int
+
+
+class PackOrder:
+    """A pack under way, or the last one."""
+
+    __slots__ = ("asked_by", "done", "number", "progress", "started", "tid")
+
+    def __init__(self, number: int, tid: Tid, started: Seconds) -> None:
+        self.number = number
+        self.tid = tid
+        self.started = started
+        self.progress: dict[NodeId, tuple[int, int, int, int] | None] = {}
+        """Cells done, cells in all, revisions and bytes removed; None until the order is durable there."""
+        self.done = (0, 0, 0, 0)
+        """The sum over storages that are gone."""
+        self.asked_by: list[tuple[NodeId, int]] = []
+        """Who waits for AnswerPack."""
+
+
+class Collecting(NamedTuple):
+    """A Collect under way."""
+
+    client: NodeId
+    request: int
+    missing: set[NodeId]
+    removed: list[int]
+
+
+class MasterBase(ABC):
+    """The state of a master, and the calls between its parts."""
+
+    def __init__(self, me: NodeId, settings: MasterSettings, masters: Sequence[Configured], rng: Random) -> None:
+        self.me: Final = me
+        self.settings: Final = settings
+        self.masters: Final = tuple(masters)
+        """Every configured master, this one included, in the order of the configuration: that of the election too."""
+        self.rng: Final = rng
+        self.now = Instant(Seconds(0.0), Seconds(0.0))
+        """Time of the event that is being handled."""
+        self.effects: list[Effect] = []
+        self.given: set[NodeId] = set()
+        """Ids that this event has given to storages."""
+        """What the event that is being handled has brought so far."""
+
+        # -- of the process
+        self.started = False
+        self.connected: dict[NodeId, Hello] = {}
+        """Every peer that has passed the handshake."""
+        self.parked: dict[int, tuple[Hello, str]] = {}
+        """Who waits to be let in, by handle, with the reason that it was told."""
+        self.said_hello: set[NodeId] = set()
+        """Storages whose SHello has come over their connection."""
+        self.place = Place.ELECTING
+        self.election_deadline = Seconds(0.0)
+        self.said: dict[NodeId, MHello] = {}
+        """The last word of each connected master."""
+        self.told_masters: MHello | None = None
+        self.primary = NO_NODE
+        self.seen_epoch = NO_EPOCH
+        """The highest epoch heard of."""
+        self.clock_reference: Instant | None = None
+        self.clock_refused = False
+        self.forget_reign()
+
+    def forget_reign(self) -> None:
+        """Begin without knowing anything."""
+        # -- the cluster
+        self.state = ClusterState.RECOVERING
+        self.reason = ""
+        self.is_running = False
+        """Whether recovery is over: commits are decided here (in STOPPING too)."""
+        self.told_state: tuple[ClusterState, str] | None = None
+        self.epoch: Epoch = NO_EPOCH
+        self.cluster_id = NO_ID
+        self.nodes = NodeTable()
+        self.nodes_changed: set[NodeId] = set()
+        self.admins_outdated = False
+        self.readiness = Readiness()
+        self.storage_states: dict[NodeId, StorageState] = {}
+
+        # -- the partition table
+        self.pt: PartitionTable = EMPTY
+        self.stable_pt: PartitionTable = EMPTY
+        """The last table that was durable wherever it must be."""
+        self.sent_pt: dict[NodeId, PartitionTable] = {}
+        """The last table that each peer was sent over its connection."""
+        self.changes: deque[Change] = deque()
+        self.pt_need: set[NodeId] | None = None
+        """The nodes that must still make `pt` durable; None when it is stable."""
+        self.promoting: tuple[tuple[Partition, NodeId], ...] = ()
+        self.joining: dict[tuple[Partition, NodeId], Version] = {}
+        """The version with which each cell began to join."""
+        self.out_of_date: dict[NodeId, list[Partition]] = {}
+        """The OUT_OF_DATE cells of each node that has any."""
+        self.is_joining: frozenset[NodeId] = frozenset()
+        """Nodes with a cell that is JOINING."""
+        self.rejoin: dict[NodeId, tuple[Seconds, float]] = {}
+        """When cells of a node may join again, and the delay after the next failure."""
+
+        # -- tids, oids
+        self.last: Tid = NO_TID
+        """The last tid given."""
+        self.tid_floor: Tid = NO_TID
+        """Tids that this primary chooses are above it: the ceilings of the former ones."""
+        self.next_oid: Oid = Oid(1)
+        self.ceilings = Ceilings(NO_TID, Oid(0))
+        """Durable on every readable node."""
+        self.ceilings_asked: Ceilings | None = None
+        self.ceilings_need: set[NodeId] = set()
+        self.waiting: deque[Waiting] = deque()
+
+        # -- transactions
+        self.decided: dict[Ttid, Decision] = {}
+        """Commits above the durable mark, in the order of their tids; and those whose lost client may still ask."""
+        self.undurable: deque[Decision] = deque()
+        """Commits above the durable mark, in the order of their tids."""
+        self.unacked: dict[Ttid, set[NodeId]] = {}
+        """Where a commit above the durable mark is not durable yet."""
+        self.untold: dict[Ttid, Seconds] = {}
+        """Commits whose client may not know it, and until when that counts."""
+        self.untold_of: dict[Session, deque[Decision]] = {}
+        """The same by session, in the order of tids."""
+        self.kept_answers: deque[Ttid] = deque()
+        """Those in `decided` at or below the durable mark, oldest first."""
+        self.durable: Tid = NO_TID
+        """The durable mark D."""
+        self.told_tid: dict[NodeId, Tid] = {}
+        """Up to which tid each storage in service knows every decision, over its connection."""
+        self.sealing: dict[Ttid, Sealing] = {}
+        self.aborted: dict[Ttid, int] = {}
+        """The highest aborted attempt."""
+        self.abort_forgettable: deque[Ttid] = deque()
+        self.aborting: dict[Ttid, Aborting] = {}
+        self.pending: set[tuple[Ttid, int]] = set()
+        """Voted under an earlier primary, left to their client."""
+        self.answers: dict[NodeId, deque[tuple[Ttid | None, Packet, int]]] = {}
+        """With `finish_durable`: what a client gets, in this order, once the first commit in it is durable."""
+
+        # -- clients
+        self.session_count = 0
+        self.clients: dict[NodeId, Session] = {}
+        """Who is welcome, under which session."""
+        self.client_of: dict[Session, NodeId] = {}
+        self.read_only: set[NodeId] = set()
+        self.hellos: dict[NodeId, CHello] = {}
+        """Who waits for Welcome."""
+        self.lost: dict[Session, Seconds] = {}
+        """Sessions whose connection was lost, and until when they may come back."""
+        self.gone: dict[Session, None] = {}
+        """Sessions given up, oldest first."""
+        self.going: dict[Session, set[NodeId]] = {}
+        """Sessions given up; which storages have told what they had voted."""
+        self.importer: NodeId | None = None
+        self.client_count = 0
+        """For fresh node ids: the highest number given or seen."""
+
+        # -- storages
+        self.obeying: set[NodeId] = set()
+        """Storages that were sent Start or Adopt over their connection."""
+        self.adopted: set[NodeId] = set()
+        """Storages connected that know, durably, all that was decided before."""
+        self.adopted_with: dict[NodeId, Tid] = {}
+        """Up to which tid the Adopt of a storage had the decisions."""
+        self.lease_until: dict[NodeId, Seconds] = {}
+        self.lease_seen: Seconds = Seconds(0.0)
+        """When a lease was last valid."""
+        self.renew_number = 0
+        self.renews: dict[int, Seconds] = {}
+        """When each Renew without an answer of everybody was sent."""
+        self.renew_at: Seconds = Seconds(0.0)
+        self.start_sent: dict[NodeId, Seconds] = {}
+
+        # -- recovery
+        self.fence_sent: dict[NodeId, Epoch] = {}
+        self.replies: dict[NodeId, Fenced] = {}
+        self.start_need: set[NodeId] | None = None
+        """Who has not confirmed Start; None before it is sent."""
+        self.late: dict[NodeId, SHello] = {}
+        """Storages that came between Start and RUNNING."""
+        self.grace_until: Seconds | None = None
+        self.before: Epoch = NO_EPOCH
+        """The reign whose tables and decisions recovery has found."""
+        self.founding: frozenset[str] | None = None
+        """Names of the storages that the first table is made for."""
+
+        # -- packs
+        self.packed: Tid = NO_TID
+        self.pack: PackOrder | None = None
+        self.pack_count = 0
+        self.collecting: dict[int, Collecting] = {}
+        self.collect_count = 0
+
+        # -- the end
+        self.stop_deadline: Seconds | None = None
+        self.stop_told: set[NodeId] | None = None
+        """Storages that were told to stop and have not hung up; None before."""
+
+    # ------------------------------------------------------------------------------------------ effects
+
+    def send(self, peer: NodeId, packet: Packet, request: int = 0) -> None:
+        """Send *packet*, or the answer to *request*."""
+        self.effects.append(Send(peer, packet, request))
+
+    def log(self, level: int, text: str) -> None:
+        """Tell the operator."""
+        self.effects.append(Log(level, text))
+
+    # ------------------------------------------------------------------------------------------ who is there
+
+    @property
+    def is_primary(self) -> bool:
+        """Whether this master is in charge."""
+        return self.place is Place.PRIMARY
+
+    def peers(self, role: Role) -> list[NodeId]:
+        """Return the connected nodes of a role, ascending."""
+        return sorted(n for n in self.connected if role_of(n) == role)
+
+    def text(self, node: NodeId) -> str:
+        """Return how people call *node*: name and id."""
+        info = self.nodes.get(node)
+        name = info.name if info is not None else ""
+        return f"{name} ({node_text(node)})" if name else node_text(node)
+
+    # ------------------------------------------------------------------------------------------ between the parts
+
+    @abstractmethod
+    def admit_parked(self) -> None:
+        """Look again at everybody who waits to be let in (master)."""
+
+    @abstractmethod
+    def cut(self, peer: NodeId, reason: str) -> None:
+        """Close a connection, and see to what follows from its loss (master)."""
+
+    @abstractmethod
+    def send_away(self, peer: NodeId, reason: str) -> None:
+        """Close a connection that should not have been: tell the operator too (master)."""
+
+    @abstractmethod
+    def change_node(self, node: NodeId, state: NodeState, reason: str = "") -> None:
+        """Change the state of a node, and have it told (roster)."""
+
+    @abstractmethod
+    def begin_roster(self) -> None:
+        """Begin with the nodes that the configuration names (roster)."""
+
+    @abstractmethod
+    def nodes_for_clients(self) -> tuple[NodeInfo, ...]:
+        """Return the storages that clients may know (roster)."""
+
+    @abstractmethod
+    def name_table_nodes(self) -> None:
+        """Have every node of the partition table in the node table (roster)."""
+
+    @abstractmethod
+    def tell_nodes(self, peer: NodeId) -> None:
+        """Send the node table, as far as it concerns *peer* (roster)."""
+
+    @abstractmethod
+    def set_state(self, state: ClusterState, reason: str = "") -> None:
+        """Change the state of the cluster, or its reason (master)."""
+
+    @abstractmethod
+    def step_down(self, reason: str) -> None:
+        """Be primary no more (election)."""
+
+    @abstractmethod
+    def raise_epoch(self) -> None:
+        """Reign under an epoch above every one heard of; begin recovery from its start (election)."""
+
+    @abstractmethod
+    def tell_masters(self) -> None:
+        """Say what this master is, if that has changed (election)."""
+
+    @abstractmethod
+    def lease_given(self, storage: NodeId, since: Seconds) -> None:
+        """*storage* hears nobody else for a while after *since* (election)."""
+
+    @abstractmethod
+    def begin_reign(self) -> None:
+        """Begin recovery (recovery)."""
+
+    @abstractmethod
+    def try_start(self) -> None:
+        """Go on with recovery, if nothing is missing (recovery)."""
+
+    @abstractmethod
+    def fence_all(self) -> None:
+        """Send Fence to every storage that lacks it (recovery)."""
+
+    @abstractmethod
+    def newest_table(self) -> PartitionTable:
+        """Return the newest table that recovery has found (recovery)."""
+
+    @abstractmethod
+    def known_cluster_id(self) -> bytes:
+        """Return the id of the cluster, zeros if nobody knows it (recovery)."""
+
+    @abstractmethod
+    def names_there(self) -> set[str]:
+        """Return the names of the storages that are connected or parked (recovery)."""
+
+    @abstractmethod
+    def texts(self, nodes: Iterable[NodeId]) -> str:
+        """Return the names of nodes, for people (recovery)."""
+
+    @abstractmethod
+    def restart_recovery(self, reason: str) -> None:
+        """Begin recovery again, under a higher epoch (recovery)."""
+
+    @abstractmethod
+    def adopt(self, storage: NodeId, hello: SHello) -> None:
+        """Take a storage into a running cluster (recovery)."""
+
+    @abstractmethod
+    def valid_lease(self) -> bool:
+        """Whether this master may decide (election)."""
+
+    @abstractmethod
+    def request_change(self, change: Change) -> None:
+        """Queue a change of the partition table (tables)."""
+
+    @abstractmethod
+    def pump(self) -> None:
+        """Begin the next change of the partition table, if none is under way (tables)."""
+
+    @abstractmethod
+    def index_table(self) -> None:
+        """Note what is asked often of a new table (tables)."""
+
+    @abstractmethod
+    def table_for(self, peer: NodeId, *, is_whole: bool = False) -> TableUpdate:
+        """Return the table as *peer* needs it, and note that it has it (tables)."""
+
+    @abstractmethod
+    def table_storage_lost(self, storage: NodeId) -> None:
+        """Put its cells out of date (tables)."""
+
+    @abstractmethod
+    def on_finish(self, client: NodeId, packet: Finish) -> None:
+        """Commit, or say why not (transactions)."""
+
+    @abstractmethod
+    def begin_abort(self, ttid: Ttid, attempt: int, parts: tuple[Partition, ...], client: NodeId, text: str) -> None:
+        """Abort, durably (transactions)."""
+
+    @abstractmethod
+    def check_abort(self, ttid: Ttid) -> None:
+        """Tell whom it concerns, if that abort is durable now (transactions)."""
+
+    @abstractmethod
+    def seal(self, ttid: Ttid) -> None:
+        """Send Seal to those that lack it (transactions)."""
+
+    @abstractmethod
+    def commit(self, client: NodeId, packet: Finish) -> None:
+        """Decide: commit (transactions)."""
+
+    @abstractmethod
+    def decisions_above_mark(self) -> list[Decision]:
+        """Return every commit that somebody may not have, durably (transactions)."""
+
+    @abstractmethod
+    def must_be_told(self, decision: Decision) -> None:
+        """Keep a commit above the durable mark until its client has heard of it (transactions)."""
+
+    @abstractmethod
+    def acked(self, storage: NodeId, upto: Tid) -> None:
+        """Every commit up to *upto* is durable on *storage* (transactions)."""
+
+    @abstractmethod
+    def written_changed(self) -> None:
+        """A table is stable: cells that are not written any more need not confirm (transactions)."""
+
+    @abstractmethod
+    def advance_durable(self) -> None:
+        """Move the durable mark as far as it goes (transactions)."""
+
+    @abstractmethod
+    def session_given_up(self, session: Session) -> None:
+        """Nobody waits for the answers to *session* any more (transactions)."""
+
+    @abstractmethod
+    def to_client(self, client: NodeId, packet: Packet, request: int = 0) -> None:
+        """Send what has its place in the order of tids (transactions)."""
+
+    @abstractmethod
+    def went(self, session: Session) -> None:
+        """See whether all has been heard of a session given up (sessions)."""
+
+    @abstractmethod
+    def rewelcome(self) -> None:
+        """Welcome those clients whose aborts are durable now (sessions)."""
+
+    @abstractmethod
+    def welcome(self, client: NodeId, hello: CHello) -> None:
+        """Answer a CHello (sessions)."""
+
+    @abstractmethod
+    def lose_session(self, session: Session) -> None:
+        """Begin the grace of a session without connection (sessions)."""
+
+    @abstractmethod
+    def wait_for_ceiling(self, client: NodeId, packet: Packet, tid: Tid, request: int = 0) -> None:
+        """Queue a request until the ceilings are higher (oids)."""
+
+    @abstractmethod
+    def drop_waiting(self, ttid: Ttid) -> None:
+        """Forget a Finish that waits (oids)."""
+
+    @abstractmethod
+    def is_waiting(self, ttid: Ttid) -> bool:
+        """Whether a Finish waits for a ceiling (oids)."""
+
+    @abstractmethod
+    def above_ceiling(self, tid: Tid) -> bool:
+        """Whether *tid* must wait for higher ceilings (oids)."""
+
+    @abstractmethod
+    def ceilings_storage_lost(self, storage: NodeId) -> None:
+        """Do not wait for it any more (oids)."""
+
+    @abstractmethod
+    def clock_tid(self) -> Tid:
+        """Return the tid of this moment, as far as the clock is believed (oids)."""
+
+    @abstractmethod
+    def first_ceilings(self) -> Ceilings:
+        """Return the ceilings for Start (oids)."""
+
+    @abstractmethod
+    def end_import(self, why: str) -> None:
+        """IMPORTING is over (admin)."""
+
+    @abstractmethod
+    def tell_pack(self, storage: NodeId) -> None:
+        """Tell a storage of the pack under way (packs)."""
+
+    @abstractmethod
+    def packs_storage_lost(self, storage: NodeId) -> None:
+        """Do not wait for it any more (packs)."""
+
+    @abstractmethod
+    def begin_founding(self, names: frozenset[str]) -> None:
+        """Let in the storages for which the first table is made (recovery)."""
+
+    @abstractmethod
+    def check_stop(self) -> None:
+        """Go on with stopping (admin)."""

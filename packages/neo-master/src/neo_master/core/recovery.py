@@ -1,0 +1,540 @@
+"""From nothing to RUNNING: what the storages have, what is decided about it; and storages that come later. Pure.
+
+A master keeps nothing on disk: the storages tell all. Recovery takes the newest partition table, waits for *every* node
+readable in it, decides about what was voted and not decided, has all of that made durable, and serves.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from neo_common.ids import NO_NODE, NO_TID, NodeId, Oid, Partition, Ptid, Seconds, Tid, Ttid, Version
+from neo_common.model.balance import first_table
+from neo_common.model.partition_table import EMPTY, Cell, PartitionTable
+from neo_common.states import CellState, ClusterState, NodeState, Role, check_cell
+from neo_common.wire.schema import (
+    Adopt,
+    CHello,
+    Decision,
+    Fence,
+    Fenced,
+    Mode,
+    Progress,
+    RecordHead,
+    SHello,
+    Start,
+    StartOk,
+    Tombstone,
+    VotedId,
+)
+from neo_master.core.base import ERROR, INFO, NO_ID, WARNING, Demote, MasterBase
+
+
+class Doubt(NamedTuple):
+    """A transaction that recovery commits without knowing whether a former primary has. Ordered by floor."""
+
+    floor: Tid
+    ttid: Ttid
+    attempt: int
+    parts: tuple[Partition, ...]
+    given_tid: Tid
+
+
+class Verdict(NamedTuple):
+    """What recovery decides about what was voted and not decided."""
+
+    doubts: list[Doubt]
+    """To be committed, in this order, with new tids."""
+    aborts: list[Tombstone]
+    pending: set[tuple[Ttid, int]]
+    """Left to the client, which is there."""
+    is_complete: bool
+    """False as long as a client may still come and say what it wants."""
+
+
+class Recovery(MasterBase):
+    """Collect, decide, start; adopt."""
+
+    # ------------------------------------------------------------------------------------------ collecting
+
+    def begin_reign(self) -> None:
+        """Look at who is there. Peers that connected before are none: a master lets them in as primary only."""
+        self.explain()
+
+    def on_storage_hello(self, storage: NodeId, hello: SHello) -> None:
+        """A storage is there: fence it, or adopt it when the cluster runs already."""
+        if self.state is ClusterState.STOPPING:
+            return
+        self.said_hello.add(storage)
+        self.seen_epoch = max(self.seen_epoch, hello.epoch)
+        if self.is_running:
+            if hello.epoch > self.epoch:
+                self.step_down(f"{self.text(storage)} obeys epoch {hello.epoch >> 24}")
+            else:
+                self.adopt(storage, hello)
+        elif self.start_need is not None:
+            if hello.epoch > self.epoch:
+                self.restart_recovery(f"{self.text(storage)} obeys epoch {hello.epoch >> 24}")
+            else:
+                self.late[storage] = hello
+        else:
+            if self.is_from_another_reign(storage, hello):
+                self.raise_epoch()
+                self.tell_masters()
+            self.fence_all()
+            self.explain()
+
+    def is_from_another_reign(self, storage: NodeId, hello: SHello) -> bool:
+        """Whether the storage has obeyed an epoch that is not surely below ours.
+
+        A former life of this very master may have reigned under the same epoch: it counts as another.
+        """
+        if hello.epoch == self.epoch:
+            return self.fence_sent.get(storage) != self.epoch
+        return hello.epoch >> 24 >= self.epoch >> 24
+
+    def fence_all(self) -> None:
+        """Let every storage that is there obey this epoch only, and tell all it has."""
+        for storage in self.peers(Role.STORAGE):
+            if self.fence_sent.get(storage) != self.epoch and storage in self.said_hello:
+                self.fence_sent[storage] = self.epoch
+                self.replies.pop(storage, None)
+                self.send(storage, Fence(self.epoch))
+
+    def on_fenced(self, storage: NodeId, packet: Fenced) -> None:
+        """A storage has told all it has."""
+        if packet.epoch != self.epoch:
+            return  # the answer to an earlier Fence: the one to the latest will come
+        known = self.known_cluster_id()
+        if packet.cluster_id not in (NO_ID, known) and known != NO_ID:
+            self.send_away(storage, f"it belongs to another cluster ({packet.cluster_id.hex()}, not {known.hex()})")
+        elif not self.is_running and self.start_need is None:
+            self.replies[storage] = packet
+            self.try_start()
+        else:
+            voted = {VotedId(r.ttid, r.attempt, r.parts) for r in packet.voted}
+            self.on_storage_hello(storage, SHello(packet.epoch, packet.table.version, tuple(sorted(voted))))
+
+    def known_cluster_id(self) -> bytes:
+        """Return the id of the cluster: decided, or what the connected storages say; zeros if nobody knows."""
+        if self.cluster_id != NO_ID:
+            return self.cluster_id
+        for node in sorted(self.replies):
+            if self.replies[node].cluster_id != NO_ID:
+                return self.replies[node].cluster_id
+        for node in self.peers(Role.STORAGE):
+            if self.connected[node].cluster_id != NO_ID:
+                return self.connected[node].cluster_id
+        return NO_ID
+
+    def newest_table(self) -> PartitionTable:
+        """Return the table with the highest version among the replies, EMPTY if nobody has one."""
+        best = EMPTY
+        for storage in sorted(self.replies):
+            update = self.replies[storage].table
+            if update.partitions and update.version > best.version:
+                best = update.apply(EMPTY)
+        return best
+
+    def missing(self, table: PartitionTable) -> list[NodeId]:
+        """Return the nodes that recovery must wait for: *every* node readable in the newest table.
+
+        One that is not there may hold the only copy of an acknowledged commit, or know a newer table.
+        """
+        return sorted(table.readable_nodes() - {n for n in self.replies if self.is_whole(n, table)})
+
+    def is_whole(self, storage: NodeId, table: PartitionTable) -> bool:
+        """Whether that storage has its disk still: who is readable has a table, but for the very first one."""
+        return self.replies[storage].table.partitions > 0 or table.version.ptid == 1
+
+    def explain(self) -> None:
+        """Say what recovery waits for."""
+        if self.is_running or self.state is ClusterState.STOPPING:
+            return
+        if self.start_need is not None:
+            reason = f"waits for storages {self.texts(self.start_need)}: to confirm Start"
+            self.set_state(ClusterState.VERIFYING, reason)
+            return
+        table = self.newest_table()
+        if not table.partitions:
+            self.explain_founding()
+            return
+        missing = self.missing(table)
+        if missing:
+            self.set_state(
+                ClusterState.RECOVERING,
+                f"waits for storages {self.texts(missing)}: readable in table {table.version}",
+            )
+        elif self.state is ClusterState.VERIFYING:
+            reason = f"waits for clients, {self.settings.grace_s:g} s at most: transactions of theirs are in doubt"
+            self.set_state(ClusterState.VERIFYING, reason)
+
+    def texts(self, nodes: Iterable[NodeId]) -> str:
+        """Return the names of nodes, for people."""
+        return ", ".join(self.text(n) for n in sorted(nodes))
+
+    # ------------------------------------------------------------------------------------------ the first table
+
+    def explain_founding(self) -> None:
+        """Say what the first partition table waits for."""
+        unheard = [n for n in self.peers(Role.STORAGE) if n not in self.replies]
+        if unheard:
+            reason = f"waits for storages {self.texts(unheard)}: to tell what they have"
+        elif self.founding is not None:
+            absent = sorted(self.founding - self.replied_names())
+            reason = f"waits for storages {', '.join(absent)}: they get the first table"
+        elif self.settings.auto_start:
+            absent = [s.name for s in self.settings.storages if s.name not in self.names_there()]
+            reason = f"no partition table yet; waits for storages {', '.join(absent)}, or for `neoadmin start`"
+        else:
+            reason = "no partition table yet; waits for `neoadmin start`"
+        self.set_state(ClusterState.RECOVERING, reason)
+
+    def names_there(self) -> set[str]:
+        """Return the names of the storages that are connected or parked."""
+        names = {self.connected[n].name for n in self.peers(Role.STORAGE)}
+        return names | {hello.name for hello, _ in self.parked.values() if hello.role == Role.STORAGE}
+
+    def replied_names(self) -> set[str]:
+        """Return the names of the storages that have told what they have."""
+        return {self.connected[n].name for n in self.replies}
+
+    def check_founding(self) -> None:
+        """Make the first partition table when everybody who shall be in it has told that it has none."""
+        if self.is_running or self.start_need is not None or self.newest_table().partitions:
+            return
+        if self.founding is None and self.settings.auto_start:
+            wanted = frozenset(s.name for s in self.settings.storages)
+            if wanted and wanted <= self.names_there():
+                self.begin_founding(wanted)
+        unheard = [n for n in self.peers(Role.STORAGE) if n not in self.replies]
+        if self.founding is not None and self.founding <= self.replied_names() and not unheard:
+            self.found()
+
+    def begin_founding(self, names: frozenset[str]) -> None:
+        """Let in the storages for which the first table is made; those without id get one, in the order of names."""
+        self.founding = names
+        self.admit_parked()
+
+    def found(self) -> None:
+        """Make the first partition table, and the cluster's id."""
+        assert self.founding is not None
+        nodes = sorted(n for n in self.replies if self.connected[n].name in self.founding)
+        version = Version(self.epoch, Ptid(1))
+        table = first_table(nodes, self.settings.partitions, self.settings.replicas, version)
+        self.cluster_id = self.rng.getrandbits(128).to_bytes(16, "big")
+        self.log(INFO, f"first table: {table.partitions} partitions, {table.replicas} replicas, on {self.texts(nodes)}")
+        self.set_state(ClusterState.VERIFYING, "begins")
+        self.next_oid = Oid(1)
+        self.start(table, [])
+
+    # ------------------------------------------------------------------------------------------ deciding
+
+    def try_start(self) -> None:
+        """Go on with recovery, if nothing is missing."""
+        if not self.is_primary or self.is_running or self.start_need is not None or self.state is ClusterState.STOPPING:
+            return
+        table = self.newest_table()
+        if not table.partitions:
+            self.check_founding()
+            self.explain()
+            return
+        if self.missing(table):
+            self.grace_until = None
+            self.explain()
+            return
+        if self.grace_until is None:
+            self.grace_until = Seconds(self.now.monotonic + self.settings.grace_s)
+            self.set_state(ClusterState.VERIFYING, "decides about unfinished transactions")
+        tids = self.found_decisions(table)
+        verdict = self.judge(table, tids)
+        if not verdict.is_complete:
+            self.explain()
+            return
+        self.before = table.version.epoch
+        self.decide(tids, verdict)
+        self.pending = verdict.pending
+        self.aborted = {t.ttid: t.attempt for t in verdict.aborts}
+        self.start(self.cleaned(table), verdict.aborts)
+
+    def cleaned(self, table: PartitionTable) -> PartitionTable:
+        """Return the table of the new reign: joins that were under way begin again."""
+        rows = []
+        for row in table.rows:
+            for _, state in row:
+                check_cell(state, CellState.OUT_OF_DATE if state == CellState.JOINING else state)
+            rows.append(tuple(Cell(n, CellState.OUT_OF_DATE if s == CellState.JOINING else s) for n, s in row))
+        return PartitionTable(Version(self.epoch, Ptid(table.version.ptid + 1)), table.replicas, rows)
+
+    def found_decisions(self, table: PartitionTable) -> dict[Ttid, Decision]:
+        """Return what is decided already: as readable nodes say, else other nodes, else clients.
+
+        What clients know counts only for a transaction that still has votes: of others, it is either durable in the
+        databases, or was given another tid by a recovery that the client has not seen (`welcome` finds that out).
+        """
+        readable = table.readable_nodes()
+        found: dict[Ttid, Decision] = {}
+        for storage in sorted(self.replies, key=lambda n: (n not in readable, n)):
+            for decision in self.replies[storage].decisions:
+                known = found.get(decision.ttid)
+                if known is None:
+                    found[decision.ttid] = decision
+                elif known.tid != decision.tid and storage in readable:
+                    two = f"{known.tid:#x}, and {decision.tid:#x} on {self.text(storage)}"
+                    self.log(ERROR, f"{decision.ttid} has two tids: {two}")
+                elif not known.parts and decision.parts:
+                    found[decision.ttid] = known._replace(parts=decision.parts)
+        voted = {r.ttid for reply in self.replies.values() for r in reply.voted}
+        for client in sorted(self.hellos):
+            for decision in self.hellos[client].known:
+                if decision.ttid in voted:
+                    found.setdefault(decision.ttid, decision)
+        return found
+
+    def votes_by_transaction(self) -> dict[Ttid, list[tuple[NodeId, RecordHead]]]:
+        """Return every voted record with the storage that has it, by transaction, in a defined order."""
+        votes: dict[Ttid, list[tuple[NodeId, RecordHead]]] = {}
+        for storage in sorted(self.replies):
+            for record in self.replies[storage].voted:
+                votes.setdefault(record.ttid, []).append((storage, record))
+        return votes
+
+    def is_voted_fully(self, table: PartitionTable, votes: list[tuple[NodeId, RecordHead]], attempt: int) -> bool:
+        """Whether every readable cell of every partition that it touches has its record, of that attempt."""
+        have = {(n, r.partition) for n, r in votes if r.attempt == attempt}
+        parts = next((r.parts for _, r in votes if r.attempt == attempt), ())
+        return bool(parts) and all((n, p) in have for p in parts for n in table.readable(p))
+
+    def has_tombstone(self, ttid: Ttid, attempt: int) -> bool:
+        """Whether anybody has made an abort of that attempt durable."""
+        return any(t.ttid == ttid and t.attempt >= attempt for reply in self.replies.values() for t in reply.tombstones)
+
+    def is_grace_over(self) -> bool:
+        """Whether clients have had time enough to come back."""
+        return self.grace_until is not None and self.now.monotonic >= self.grace_until
+
+    def judge(self, table: PartitionTable, decided: dict[Ttid, Decision]) -> Verdict:
+        """Decide about what was voted and is not decided.
+
+        A record counts on a readable cell only. In this order: not fully voted, aborted by its client, or a tombstone:
+        aborted. Its client is there and votes or has voted: left to it. The client is there and knows nothing of that
+        attempt: aborted. The client is not there: wait for the grace. Mode A and not sealed: left to a client that
+        finishes, else aborted. Otherwise it may have been acknowledged: committed.
+        """
+        verdict = Verdict([], [], set(), True)
+        hellos = {h.session: h for _, h in sorted(self.hellos.items()) if h.session}
+        votes = self.votes_by_transaction()
+        waits = False
+        for ttid in sorted(votes):
+            if ttid in decided:
+                continue
+            counting = [(n, r) for n, r in votes[ttid] if n in table.readable(r.partition)]
+            attempt = max((r.attempt for _, r in counting), default=0)
+            mine = [r for _, r in counting if r.attempt == attempt]
+            hello = hellos.get(ttid.session)
+            progress = progress_of(hello, ttid, attempt)
+            is_mode_a = any(r.mode == Mode.A for _, r in votes[ttid])
+            is_sealed = any(r.mode == Mode.C and r.partition == min(r.parts) for r in mine)
+            if (
+                not self.is_voted_fully(table, counting, attempt)
+                or progress == Progress.ABORTING
+                or self.has_tombstone(ttid, attempt)
+            ):
+                verdict.aborts.append(Tombstone(ttid, max(r.attempt for _, r in votes[ttid])))
+            elif progress in (Progress.VOTING, Progress.VOTED) or (
+                is_mode_a and not is_sealed and progress == Progress.FINISHING
+            ):
+                verdict.pending.add((ttid, attempt))
+            elif progress is None and hello is not None:
+                verdict.aborts.append(Tombstone(ttid, attempt))  # the client has withdrawn this attempt
+            elif progress is None and not self.is_grace_over():
+                waits = True
+            elif is_mode_a and not is_sealed:
+                verdict.aborts.append(Tombstone(ttid, attempt))
+            else:
+                floor, given = max(r.floor for r in mine), max(r.given_tid for r in mine)
+                verdict.doubts.append(Doubt(floor, ttid, attempt, mine[0].parts, given))
+        return verdict._replace(doubts=self.ordered(verdict.doubts), is_complete=not waits)
+
+    def ordered(self, doubts: list[Doubt]) -> list[Doubt]:
+        """Return them in the order of their floors: so none gets a tid below that of one that it could have seen."""
+        return sorted(doubts)
+
+    def decide(self, decided: dict[Ttid, Decision], verdict: Verdict) -> None:
+        """Give tids to what was in doubt; begin above all that a former primary may have given."""
+        replies = self.replies.values()
+        self.last = max([NO_TID, *(r.last for r in replies), *(d.tid for d in decided.values())])
+        self.tid_floor = self.former_ceiling()
+        self.next_oid = Oid(max([1, *(r.ceilings.oid for r in replies), *(r.last_oid + 1 for r in replies)]))
+        self.packed = max([NO_TID, *(r.packed for r in replies)])
+        decisions = sorted(decided.values(), key=lambda d: d.tid)
+        parts_of = {ttid: records[0][1].parts for ttid, records in self.votes_by_transaction().items()}
+        decisions = [d if d.parts else d._replace(parts=parts_of.get(d.ttid, ())) for d in decisions]
+        for doubt in verdict.doubts:
+            if doubt.given_tid and doubt.given_tid <= self.last:
+                self.log(WARNING, f"{doubt.ttid} wanted tid {doubt.given_tid:#x}, not above {self.last:#x}: aborted")
+                verdict.aborts.append(Tombstone(doubt.ttid, doubt.attempt))
+                continue
+            self.last = doubt.given_tid or Tid(max(self.last, self.tid_floor) + 1)
+            decisions.append(Decision(doubt.ttid, doubt.attempt, self.last, doubt.parts))
+        self.decided = {d.ttid: d for d in decisions}
+
+    def former_ceiling(self) -> Tid:
+        """Return the highest tid that a former primary may have given: those above what is durable are not reused."""
+        return Tid(max([1, *(r.ceilings.tid for r in self.replies.values())]) - 1)
+
+    # ------------------------------------------------------------------------------------------ starting
+
+    def start(self, table: PartitionTable, aborts: list[Tombstone]) -> None:
+        """Have all of it made durable on everybody who is there."""
+        if self.cluster_id == NO_ID:
+            self.cluster_id = self.known_cluster_id()
+        self.pt = self.stable_pt = table
+        self.index_table()
+        self.name_table_nodes()
+        self.ceilings = self.first_ceilings()
+        decisions = tuple(self.decided.values())
+        self.start_need = set(self.replies)
+        for storage in sorted(self.replies):
+            self.tell_nodes(storage)
+            self.obeying.add(storage)
+            self.told_tid[storage] = self.last
+            self.start_sent[storage] = self.now.monotonic
+            update = self.table_for(storage, is_whole=True)
+            self.send(storage, Start(self.epoch, self.cluster_id, update, self.ceilings, decisions, tuple(aborts)))
+        self.explain()
+
+    def on_start_ok(self, storage: NodeId, packet: StartOk) -> None:
+        """Start, or Adopt, is durable there."""
+        if packet.epoch != self.epoch or storage not in self.obeying:
+            return
+        self.lease_given(storage, self.start_sent[storage])
+        self.adopted.add(storage)
+        if self.is_running:
+            self.serves(storage)
+            self.acked(storage, self.adopted_with.get(storage, NO_TID))
+            self.pump()
+        elif self.start_need is not None:
+            self.start_need.discard(storage)
+            self.try_run()
+
+    def serves(self, storage: NodeId) -> None:
+        """Tell everybody that *storage* is ready, if it has cells."""
+        if storage in self.pt.nodes():
+            self.change_node(storage, NodeState.RUNNING)
+        self.readiness.node_changed(storage, True)
+
+    def try_run(self) -> None:
+        """Serve, when all that recovery has decided is durable everywhere."""
+        if self.start_need != set() or self.is_running or self.state is ClusterState.STOPPING:
+            self.explain()
+            return
+        self.is_running = True
+        self.lease_seen = self.now.monotonic
+        self.undurable.extend(self.decided.values())
+        self.unacked = {ttid: set() for ttid in self.decided}
+        if self.undurable:
+            self.durable = Tid(self.undurable[0].tid - 1)
+        for decision in self.undurable:
+            self.must_be_told(decision)
+        self.set_state(ClusterState.RUNNING)
+        self.log(INFO, f"RUNNING: table {self.pt.version}, last tid {self.last:#x}, {len(self.decided)} decisions")
+        for storage in sorted(self.adopted):
+            self.serves(storage)
+        self.advance_durable()
+        hellos, self.hellos = self.hellos, {}
+        for client in sorted(hellos):
+            self.welcome(client, hellos[client])
+        late, self.late = self.late, {}
+        for storage in sorted(late):
+            if storage in self.connected:
+                self.on_storage_hello(storage, late[storage])
+        for storage in sorted(self.pt.readable_nodes() - set(self.connected)):
+            self.request_change(Demote(storage))
+        for ttid, _ in sorted(self.pending):
+            if ttid.session not in self.client_of:
+                self.lose_session(ttid.session)
+        self.admit_parked()
+        self.pump()
+
+    def restart_recovery(self, reason: str) -> None:
+        """Begin recovery again, under a higher epoch: somebody who was counted is lost.
+
+        Clients stay: what they have said in CHello is still true, as they are silent until Welcome.
+        """
+        self.log(WARNING, f"recovery begins again: {reason}")
+        hellos, nodes, founding, count = self.hellos, self.nodes, self.founding, self.client_count
+        state, told = self.state, self.told_state
+        self.seen_epoch = max(self.seen_epoch, self.epoch)
+        self.forget_reign()
+        self.hellos, self.nodes, self.founding, self.client_count = hellos, nodes, founding, count
+        self.state, self.told_state = state, told
+        self.raise_epoch()
+        self.tell_masters()
+        self.set_state(ClusterState.RECOVERING, reason)
+        self.fence_all()
+        self.explain()
+
+    def recovery_storage_lost(self, storage: NodeId) -> None:
+        """A storage is lost before the cluster runs."""
+        self.late.pop(storage, None)
+        self.fence_sent.pop(storage, None)
+        counted = self.replies.pop(storage, None) is not None
+        if self.start_need is not None and counted:
+            self.restart_recovery(f"{self.text(storage)} is lost before the cluster was RUNNING")
+        elif self.start_need is None:
+            if self.state is ClusterState.VERIFYING:
+                self.set_state(ClusterState.RECOVERING, f"{self.text(storage)} is lost")
+            self.try_start()
+
+    # ------------------------------------------------------------------------------------------ adopting
+
+    def adopt(self, storage: NodeId, hello: SHello) -> None:
+        """Take a storage into a running cluster: tell it all that is decided, settle what it had voted.
+
+        What it has voted and nobody will finish is aborted: that of sessions given up or unknown.
+        """
+        kill = dict(self.aborted)
+        for ttid, attempt, parts in hello.voted:
+            if self.is_orphan(ttid, attempt):
+                self.begin_abort(ttid, attempt, parts, NO_NODE, "")
+                kill[ttid] = max(attempt, kill.get(ttid, 0))
+        decisions = tuple(sorted(self.decisions_above_mark(), key=lambda d: d.tid))
+        self.adopted.discard(storage)
+        self.obeying.add(storage)
+        self.told_tid[storage] = self.last
+        self.adopted_with[storage] = self.last
+        self.start_sent[storage] = self.now.monotonic
+        self.tell_nodes(storage)
+        self.send(
+            storage,
+            Adopt(
+                self.epoch,
+                self.cluster_id,
+                self.table_for(storage, is_whole=True),
+                self.pt_need is None,
+                self.ceilings_asked or self.ceilings,
+                decisions,
+                tuple(Tombstone(ttid, kill[ttid]) for ttid in sorted(kill)),
+                tuple(self.gone),
+                self.packed,
+            ),
+        )
+        for ttid in sorted(self.sealing):
+            if storage in self.pt.written(min(self.sealing[ttid].finish.parts)):
+                self.seal(ttid)
+        self.tell_pack(storage)
+        self.pump()
+
+    def is_orphan(self, ttid: Ttid, attempt: int) -> bool:
+        """Whether an undecided vote has nobody who will finish it."""
+        if ttid in self.decided or self.aborted.get(ttid, 0) >= attempt or ttid in self.sealing:
+            return False
+        session = ttid.session
+        return session in self.gone or not (session in self.client_of or session in self.lost)
+
+
+def progress_of(hello: CHello | None, ttid: Ttid, attempt: int) -> Progress | None:
+    """Return how far its client says it is with that attempt; None if it does not speak of it."""
+    if hello is None:
+        return None
+    return next((u.progress for u in hello.underway if u.ttid == ttid and u.attempt == attempt), None)

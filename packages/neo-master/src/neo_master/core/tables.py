@@ -1,0 +1,274 @@
+"""The partition table: one change at a time, effective when it is durable on every node that could outvote it. Pure.
+
+A change is sent to every storage; it is *stable* when every node readable in the new table, or in the one before, has
+it durable. Clients hear of a stable table before storages hear that it is stable. Then the next change may begin.
+"""
+
+from neo_common.ids import NodeId, Partition, Ptid, Seconds, Version
+from neo_common.model.partition_table import Cell, PartitionTable, Row, TableUpdate, difference, whole
+from neo_common.states import CellState, Role, check_cell
+from neo_common.wire.schema import FwdFail, NewPT, PtOk, Ready, SetPT, Stable
+from neo_master.core.base import INFO, Change, Demote, DemoteCell, Join, MasterBase, MoveLead, Promote
+
+_O, _J, _U, _F = CellState.OUT_OF_DATE, CellState.JOINING, CellState.UP_TO_DATE, CellState.FEEDING
+
+
+class Tables(MasterBase):
+    """Change the partition table."""
+
+    # ------------------------------------------------------------------------------------------ one at a time
+
+    def request_change(self, change: Change) -> None:
+        """Queue a change, and begin it if none is under way."""
+        if change not in self.changes:
+            self.changes.append(change)
+        self.pump()
+
+    def pump(self) -> None:
+        """Begin the next change that changes anything, if none is under way."""
+        while self.is_running and self.pt_need is None and self.changes:
+            group = self.next_changes()
+            rows: dict[Partition, Row] = {}
+            promoted: list[tuple[Partition, NodeId]] = []
+            joined: list[tuple[Partition, NodeId]] = []
+            for change in group:
+                self.make_change(change, rows, promoted, joined)
+            rows = {p: row for p, row in rows.items() if row != self.pt.rows[p]}
+            if rows:
+                self.send_table(rows)
+                self.promoting = tuple(promoted)
+                for key in joined:
+                    self.joining[key] = self.pt.version
+                self.check_stable()
+
+    def next_changes(self) -> list[Change]:
+        """Take the next change, with those after it that are of the same kind: rows do not depend on each other.
+
+        Promotions, or joins, of several rows at once are one table: a storage that returns has a cell in many rows.
+        """
+        group = [self.changes.popleft()]
+        while self.changes and type(self.changes[0]) is type(group[0]):
+            group.append(self.changes.popleft())
+        return group
+
+    def make_change(
+        self,
+        change: Change,
+        rows: dict[Partition, Row],
+        promoted: list[tuple[Partition, NodeId]],
+        joined: list[tuple[Partition, NodeId]],
+    ) -> None:
+        """Put the rows that *change* changes into *rows*; a change that is no longer possible changes none."""
+        match change:
+            case Demote(node):
+                for p in self.pt.partitions_of(node):
+                    rows[p] = self.demoted(p, rows.get(p, self.pt.rows[p]), node)
+            case DemoteCell(partition, node):
+                rows[partition] = self.demoted(partition, rows.get(partition, self.pt.rows[partition]), node)
+            case Join(node, partitions):
+                for p in partitions:
+                    if self.may_join(p, node):
+                        rows[p] = replaced(rows.get(p, self.pt.rows[p]), node, _J)
+                        joined.append((p, node))
+            case Promote(partition, node, version):
+                if self.may_promote(partition, node, version):
+                    # At the end of the row: a promotion never changes the lead.
+                    rows[partition] = moved_to_end(rows.get(partition, self.pt.rows[partition]), node, _U)
+                    promoted.append((partition, node))
+            case MoveLead(partition):
+                rows[partition] = self.lead_moved(partition, rows.get(partition, self.pt.rows[partition]))
+
+    def demoted(self, partition: Partition, row: Row, node: NodeId) -> Row:
+        """Return the row with the cell of *node* out of date, at the end; the same row if that is not possible.
+
+        The last UP_TO_DATE cell is never put out of date. Whatever was joining has lost its source when the lead is.
+        """
+        state = dict(row).get(node)
+        lead = self.lead_in(row)
+        if state is not None and self.may_demote(row, state):
+            row = moved_to_end(row, node, _O)
+        if node == lead:
+            row = without_joining(row)
+        return row
+
+    def may_demote(self, row: Row, state: CellState) -> bool:
+        """Whether a cell of that state, in that row, can be put out of date."""
+        return state == _J or (state in (_U, _F) and sum(s == _U for _, s in row) - (state == _U) > 0)
+
+    def may_join(self, partition: Partition, node: NodeId) -> bool:
+        """Whether that cell can begin to join: out of date, and both it and the lead adopted (never by Adopt)."""
+        lead = self.pt.lead(partition)
+        return self.pt.state(partition, node) == _O and lead in self.adopted and node in self.adopted
+
+    def may_promote(self, partition: Partition, node: NodeId, version: Version) -> bool:
+        """Whether that cell is complete: Ready counts for the join that began with that version only."""
+        return self.pt.state(partition, node) == _J and self.joining.get((partition, node)) == version
+
+    def lead_moved(self, partition: Partition, row: Row) -> Row:
+        """Return the row with its lead at the end, if another cell can lead."""
+        lead = self.lead_in(row)
+        if lead is None or sum(s == _U for _, s in row) < 2:
+            return row
+        return without_joining(moved_to_end(row, lead, _U))
+
+    def lead_in(self, row: Row) -> NodeId | None:
+        """Return the lead of a row: its first UP_TO_DATE cell."""
+        return next((n for n, s in row if s == _U), None)
+
+    def send_table(self, rows: dict[Partition, Row]) -> None:
+        """Make the next version, and send it to every storage; note who must make it durable."""
+        old = self.pt
+        for p, row in rows.items():
+            states = dict(old.rows[p])
+            for node, state in row:
+                check_cell(states[node], state)
+        self.pt = old.changed(Version(self.epoch, Ptid(old.version.ptid + 1)), rows)
+        self.index_table()
+        self.log(INFO, f"table {self.pt.version}: " + "; ".join(self.row_text(p) for p in sorted(rows)[:8]))
+        self.pt_need = self.must_have_table(old, self.pt)
+        for storage in sorted(self.obeying):
+            self.send(storage, SetPT(self.table_for(storage), self.last))
+
+    def index_table(self) -> None:
+        """Note what is asked often of the new table."""
+        self.readiness.table_changed(self.pt)
+        self.out_of_date = {}
+        joining = set()
+        for p, row in enumerate(self.pt.rows):
+            for node, state in row:
+                if state == _O:
+                    self.out_of_date.setdefault(node, []).append(Partition(p))
+                elif state == _J:
+                    joining.add(node)
+        self.is_joining = frozenset(joining)
+
+    def must_have_table(self, old: PartitionTable, new: PartitionTable) -> set[NodeId]:
+        """Return who must have *new* durable before it is stable: who is readable in it, or in the one before."""
+        return {n for n in new.readable_nodes() | old.readable_nodes() if n in self.connected}
+
+    def row_text(self, partition: Partition) -> str:
+        """Return a row for people."""
+        return f"{partition}: " + " ".join(f"{self.text(n)}={s.letter}" for n, s in self.pt.rows[partition])
+
+    def on_pt_ok(self, storage: NodeId, packet: PtOk) -> None:
+        """A table is durable there."""
+        if self.pt_need is not None and packet.version == self.pt.version:
+            self.pt_need.discard(storage)
+            self.check_stable()
+
+    def check_stable(self) -> None:
+        """When the table is stable: tell clients, then storages; then see what has waited for it."""
+        if self.pt_need is None or self.pt_need or not self.is_running:
+            return
+        self.pt_need, self.promoting = None, ()
+        self.stable_pt = self.pt
+        self.tell_table()
+        for storage in sorted(self.obeying):
+            self.send(storage, Stable(self.pt.version))
+        self.written_changed()
+        for ttid in sorted(self.aborting):
+            if ttid in self.aborting:
+                self.check_abort(ttid)
+        for session in sorted(self.going):
+            self.went(session)
+        for ttid in sorted(self.sealing):
+            if ttid in self.sealing:
+                self.seal(ttid)
+        self.pump()
+
+    def tell_table(self) -> None:
+        """Send the stable table to clients and admins. (Those with the same former table get the same object.)"""
+        packets: dict[Version | None, NewPT] = {}
+        for peer in sorted([*self.clients, *self.peers(Role.ADMIN)]):
+            had = self.sent_pt.get(peer)
+            base = had.version if had is not None else None
+            if base == self.pt.version:
+                continue
+            if base not in packets:
+                packets[base] = NewPT(self.table_for(peer))
+            self.sent_pt[peer] = self.pt
+            self.send(peer, packets[base])
+
+    def table_for(self, peer: NodeId, *, is_whole: bool = False) -> TableUpdate:
+        """Return the table as *peer* needs it, and note that it has it."""
+        had = None if is_whole else self.sent_pt.get(peer)
+        self.sent_pt[peer] = self.pt
+        return whole(self.pt) if had is None else difference(had, self.pt)
+
+    # ------------------------------------------------------------------------------------------ why it changes
+
+    def table_storage_lost(self, storage: NodeId) -> None:
+        """Put its cells out of date; take back a promotion that it could outvote."""
+        if self.pt_need is not None:
+            self.take_back_promotion(storage)
+            self.pt_need.discard(storage)
+        self.changes.append(Demote(storage))
+        self.check_stable()
+        self.pump()
+
+    def take_back_promotion(self, storage: NodeId) -> None:
+        """A promotion is stable only if every node readable before it has it durable: undo it if one of those is lost.
+
+        That node, alone, would be complete for a recovery that does not know of the promotion.
+        """
+        if self.pt_need is None or storage not in self.pt_need:
+            return
+        for partition, node in reversed(self.promoting):
+            if storage in self.pt.readable(partition):
+                self.changes.appendleft(DemoteCell(partition, node))
+
+    def on_fwd_fail(self, storage: NodeId, packet: FwdFail) -> None:
+        """A lead cannot reach a cell; or a cell that joins cannot reach its lead. The word of others does not count."""
+        if not self.is_running or storage not in self.obeying:
+            return
+        for p in self.pt.partitions_of(packet.node):
+            state = self.pt.state(p, packet.node)
+            change = DemoteCell(p, packet.node)
+            is_its_own = storage == packet.node and state == _J
+            if (is_its_own or self.is_word_of_lead(storage, p, state)) and change not in self.changes:
+                self.changes.append(change)
+        self.pump()
+        if self.pt_need is None:  # it may have been done already: say so again
+            self.send(storage, Stable(self.pt.version))
+
+    def is_word_of_lead(self, storage: NodeId, partition: Partition, state: CellState | None) -> bool:
+        """Whether *storage* leads that partition in the current table, and the cell is one that it must reach."""
+        return self.pt.lead(partition) == storage and state is not None and state.is_written
+
+    def on_ready(self, storage: NodeId, packet: Ready) -> None:
+        """A join is complete."""
+        if self.is_running and packet.partition < self.pt.partitions and self.pt.state(packet.partition, storage) == _J:
+            self.request_change(Promote(packet.partition, storage, packet.version))
+
+    def rejoin_cells(self) -> None:
+        """Let the OUT_OF_DATE cells of adopted storages join, when no change is under way and their leads are adopted.
+
+        A cell whose join was broken off waits: from `rejoin_min_s`, doubled each time, to `rejoin_max_s`.
+        """
+        if not self.is_running or self.pt_need is not None or self.changes:
+            return
+        for node in sorted(self.rejoin.keys() - self.out_of_date.keys() - self.is_joining):
+            del self.rejoin[node]
+        for node in sorted(self.adopted & self.out_of_date.keys() - self.is_joining):
+            cells = tuple(p for p in self.out_of_date[node] if self.may_join(p, node))
+            due, delay = self.rejoin.get(node, (Seconds(0.0), self.settings.rejoin_min_s))
+            if cells and self.now.monotonic >= due:
+                later = Seconds(self.now.monotonic + delay)
+                self.rejoin[node] = (later, min(2 * delay, self.settings.rejoin_max_s))
+                self.request_change(Join(node, cells))
+                return
+
+
+def replaced(row: Row, node: NodeId, state: CellState) -> Row:
+    """Return *row* with the cell of *node* in another state, at its place."""
+    return tuple(Cell(n, state if n == node else s) for n, s in row)
+
+
+def moved_to_end(row: Row, node: NodeId, state: CellState) -> Row:
+    """Return *row* with the cell of *node* in another state, at the end."""
+    return (*(c for c in row if c.node != node), Cell(node, state))
+
+
+def without_joining(row: Row) -> Row:
+    """Return *row* with whatever was joining out of date."""
+    return tuple(Cell(n, _O if s == _J else s) for n, s in row)
