@@ -5,7 +5,6 @@ and its answer back: an admin never answers from memory what may have changed, a
 primary it answers at once that there is none, and why.
 """
 
-import logging
 from typing import Final, NamedTuple
 
 from neo_common.core import Connected, Log, Lost, Received, Send, Tick
@@ -30,6 +29,9 @@ from neo_common.wire.schema import (
     Packet,
 )
 
+INFO: Final = 20
+WARNING: Final = 30
+"""Levels of `logging`, which a core does not see."""
 RELAYED: Final = frozenset((AskCluster, AskNodes, AskTable, AskStart, AskStop, AskPack, AskPackState))
 """The questions that go to the primary."""
 
@@ -89,11 +91,11 @@ class AdminCore:
                 self.primary = peer
                 self.nodes.clear()
                 self.table = EMPTY
-                return [Log(logging.INFO, f"follows {node_text(peer)}")]
+                return [Log(INFO, f"follows {node_text(peer)}")]
             case Lost(peer, reason) if peer == self.primary:
                 self.primary = None
                 self._why = reason
-                return [Log(logging.WARNING, f"lost the primary {node_text(peer)}: {reason}")]
+                return [Log(WARNING, f"lost the primary {node_text(peer)}: {reason}")]
             case Connected() | Lost() | Tick():
                 return []
         raise AssertionError(f"no such event: {event!r}")
@@ -129,12 +131,12 @@ class AdminCore:
                     self.table = table.apply(self.table)
                 except RemoteProtocolError as error:
                     # Only a whole table helps, and it comes with the next connection; questions are relayed anyway.
-                    return [Log(logging.WARNING, f"what it knows of the table is out of date: {error}")]
+                    return [Log(WARNING, f"what it knows of the table is out of date: {error}")]
             case Nodes(whole, nodes):
                 return self._nodes_told(whole, nodes)
             case Cluster(state, reason):
                 changed, self.state, self.reason = state is not self.state, state, reason
-                level = logging.INFO if state in (ClusterState.RUNNING, ClusterState.STOPPING) else logging.WARNING
+                level = INFO if state in (ClusterState.RUNNING, ClusterState.STOPPING) else WARNING
                 if changed:
                     return [Log(level, f"the cluster is {state.name}" + (f": {reason}" if reason else ""))]
         return []
@@ -150,7 +152,7 @@ class AdminCore:
             self.nodes[info.node] = info
             is_server = role_of(info.node) in (Role.STORAGE, Role.MASTER)
             if is_server and (old is None or old.state is not info.state):
-                level = logging.WARNING if info.state is NodeState.UNAVAILABLE else logging.INFO
+                level = WARNING if info.state is NodeState.UNAVAILABLE else INFO
                 why = f": {info.reason}" if info.reason else ""
                 effects.append(Log(level, f"node={node_text(info.node)} is {info.state.name}{why}"))
         return effects
