@@ -316,7 +316,7 @@ UNABLE: list[object] = [float, list[int], dict, tuple[int, str], int | str, Huge
 
 @pytest.mark.parametrize("annotation", UNABLE)
 def test_annotations_that_do_not_travel_are_errors_at_once(annotation: object) -> None:
-    Odd = namedtuple("Odd", ["field"])  # noqa: N806  a class
+    Odd = namedtuple("Odd", ["field"])
     Odd.__annotations__ = {"field": annotation}
     with pytest.raises(TypeError, match=r"Odd\.field"):
         layout_of(Odd)
