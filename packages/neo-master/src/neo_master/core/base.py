@@ -60,6 +60,12 @@ class Exit(NamedTuple):
     reason: str
 
 
+class Terminate(NamedTuple):
+    """Event: this process is asked to end (SIGTERM)."""
+
+    reason: str
+
+
 Effect = Send | Disconnect | Accept | Park | Refuse | Log | Exit
 
 

@@ -67,7 +67,7 @@ from neo_common.wire.schema import (
     VotedBy,
 )
 from neo_master.core.admin import Admin
-from neo_master.core.base import ERROR, INFO, NO_ID, WARNING, Effect, Exit, Place
+from neo_master.core.base import ERROR, INFO, NO_ID, WARNING, Effect, Exit, Place, Terminate
 from neo_master.core.election import Election
 from neo_master.core.oids import Oids
 from neo_master.core.packs import Packs
@@ -162,6 +162,8 @@ class MasterCore(Election, Recovery, Transactions, Tables, Sessions, Oids, Packs
                 self.greet(connection, hello)
             case Left(connection, _):
                 self.parked.pop(connection, None)
+            case Terminate(reason):
+                self.terminate(reason)
             case _:
                 raise AssertionError(f"a master does not know the event {event}")
         self.tell_node_changes()
@@ -344,7 +346,7 @@ class MasterCore(Election, Recovery, Transactions, Tables, Sessions, Oids, Packs
         if role == Role.MASTER and all(m.node != peer or peer == self.me for m in self.masters):
             self.effects.append(Disconnect(peer, "it is not another master of the configuration"))
             return
-        if role != Role.MASTER and not self.is_primary:
+        if role != Role.MASTER and not self.is_primary and not (role == Role.ADMIN and hello.capabilities):
             self.effects.append(Disconnect(peer, "this master is not primary"))
             return
         self.connected[peer] = hello
@@ -353,7 +355,7 @@ class MasterCore(Election, Recovery, Transactions, Tables, Sessions, Oids, Packs
             self.node_connected(peer, hello)
         if role == Role.MASTER:
             self.master_connected(peer)
-        elif role == Role.ADMIN:
+        elif role == Role.ADMIN and self.is_primary:
             self.tell_nodes(peer)
             self.send(peer, Cluster(self.state, self.reason))
         elif role == Role.CLIENT and not self.is_running:
@@ -454,15 +456,13 @@ class MasterCore(Election, Recovery, Transactions, Tables, Sessions, Oids, Packs
         else:
             self.send(client, Error(ErrorCode.NOT_READY, self.reason or "no session yet"), request)
 
-    def stop(self, reason: str) -> list[Effect]:
-        """This process is asked to end (SIGTERM): let the storages and the other masters know at once."""
-        self.effects = effects = list[Effect]()
+    def terminate(self, reason: str) -> None:
+        """End this process, not the cluster: give up the leases, so that the next primary need not wait for them."""
         for storage in sorted(self.obeying):
             self.send(storage, Resign(self.epoch))
         self.lease_until.clear()
         self.stop_told = set()
-        effects.append(Exit(0, reason))
-        return effects
+        self.effects.append(Exit(0, reason))
 
     def debug(self) -> dict[str, object]:
         """Return what a person wants to see of the inside: sections of names and values, fit for JSON."""

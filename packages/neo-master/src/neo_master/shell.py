@@ -1,0 +1,109 @@
+"""A master on sockets: the shell around `MasterCore`. It decides nothing."""
+
+from random import SystemRandom
+
+from neo_common.config.sections import Config
+from neo_common.core import Accept, Left, Park, Refuse
+from neo_common.ids import NO_EPOCH
+from neo_common.runtime.connection import Connection, ConnectionLimits
+from neo_common.runtime.shell import Shell, ShellLimits
+from neo_common.states import Role
+from neo_common.wire.schema import PROTOCOL_VERSION, Hello, HelloOk
+from neo_common.wire.session import Ended, Limits, SessionEvent
+from neo_master.core.base import Exit, Terminate
+from neo_master.core.master import MasterCore
+from neo_master.core.settings import Configured, MasterSettings
+
+DEBUG_CAPABILITY = "debug"
+"""An admin that says so wants `AskDebug` of this very master, primary or not."""
+
+
+def settings_of(config: Config) -> MasterSettings:
+    """Return what the core must know of the configuration."""
+    cluster, timeouts, limits = config.cluster, config.timeouts, config.limits
+    return MasterSettings(
+        cluster=cluster.name,
+        partitions=cluster.partitions,
+        replicas=cluster.replicas,
+        auto_start=cluster.auto_start,
+        storages=tuple(Configured(s.name, s.node, s.address) for s in config.storages.values()),
+        lease_s=timeouts.lease_s,
+        grace_s=timeouts.grace_s,
+        told_s=2 * timeouts.silence_s,
+        stop_s=timeouts.stop_s,
+        clients_max=limits.connections,
+        parked_max=limits.connections,
+    )
+
+
+def shell_limits_of(config: Config) -> ShellLimits:
+    """Return the bounds of connections."""
+    timeouts, limits = config.timeouts, config.limits
+    session = Limits(
+        idle_s=timeouts.heartbeat_s,
+        dead_s=timeouts.silence_s,
+        handshake_s=timeouts.handshake_s,
+        pending_max=limits.requests,
+    )
+    connection = ConnectionLimits(output_max=limits.output_bytes, session=session)
+    return ShellLimits(connections_max=limits.connections, connection=connection)
+
+
+class MasterShell(Shell):
+    """One master process."""
+
+    core: MasterCore
+
+    def __init__(self, config: Config, name: str) -> None:
+        """Prepare the master called *name*. Raises: ConfigError if there is none."""
+        me = config.master(name)
+        rng = SystemRandom()
+        masters = tuple(Configured(m.name, m.node, m.address) for m in config.masters.values())
+        core = MasterCore(me.node, settings_of(config), masters, rng)
+        us = Hello(
+            PROTOCOL_VERSION,
+            PROTOCOL_VERSION,
+            (),
+            Role.MASTER,
+            name,
+            config.cluster.name,
+            bytes(16),
+            me.node,
+            rng.getrandbits(64),
+            NO_EPOCH,
+            me.address,
+        )
+        super().__init__(core, us, [me.address], shell_limits_of(config), rng)
+
+    def started(self) -> None:
+        """Dial the masters that it is ours to dial."""
+        for master in self.core.wanted_masters():
+            self.keep_dialled(master.node, master.address)
+
+    def hello(self) -> Hello:
+        """Return what we say: with the epoch and the cluster's id of now."""
+        return self.us._replace(epoch=self.core.seen_epoch, cluster_id=self.core.known_cluster_id())
+
+    def opened(self, hello_ok: HelloOk) -> None:
+        """Take nothing from another master: the storages know the cluster's id."""
+
+    def greet(self, connection: int, hello: Hello) -> Accept | Park | Refuse | None:
+        """Let the core decide, but on who only wants to look inside."""
+        if hello.role == Role.ADMIN and DEBUG_CAPABILITY in hello.capabilities:
+            return Accept(connection, self.local_id(Role.ADMIN))
+        return None
+
+    def perform(self, effect: object) -> None:
+        """Stop when the core says so."""
+        assert isinstance(effect, Exit), effect
+        self.stop(effect.status, effect.reason)
+
+    def terminate(self, reason: str) -> None:
+        """Give up leases before leaving: the next primary need not wait for them."""
+        self.post(Terminate(reason))
+
+    def connection_event(self, connection: Connection, event: SessionEvent) -> None:
+        """Tell the core, too, of who hangs up before it was let in."""
+        super().connection_event(connection, event)
+        if isinstance(event, Ended) and connection.peer is None and not connection.dialled:
+            self.post(Left(connection.handle, str(event.error)))
