@@ -620,6 +620,14 @@ def test_events_are_handled_one_after_the_other_never_nested(cluster: Cluster) -
     server.close()
 
 
+def test_object_data_never_enters_a_log(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    server = cluster.server(Script(answering), S1)
+    assert linked(cluster, server, C1).ask(S1, load(1), WAIT_S)
+    assert "Send peer=C1 packet=AnswerLoad" in caplog.text
+    assert "abc" not in caplog.text
+
+
 def test_a_broadcast_is_encoded_once(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     clients = (C1, C2, C3)
     other = INVALIDATE._replace(tid=Tid(6))
@@ -745,7 +753,7 @@ def test_debug_tells_what_a_node_waits_for(cluster: Cluster) -> None:
     assert told["node"] == "S1"
     assert told["core"] == {"votes": 3}
     assert {c["peer"]: c["owed_answers"] for c in told["connections"]} == {"C1": 1, "A1": 1}
-    assert [entry[1:] for entry in told["trace"]] == [["C1", "<", "AskLoad"], ["A1", "<", "AskDebug"]]
+    assert [entry[1:] for entry in told["trace"]] == [["C1", "<", "AskLoad"]]
     pending = client.debug()["connections"][0]["pending"]  # type: ignore[index]
     assert [p["packet"] for p in pending] == ["AskLoad"]
 
@@ -765,6 +773,7 @@ def test_a_crash_of_the_core_is_logged_and_stops_the_daemon(cluster: Cluster, ca
     raw.sock.sendall(frame(load(1), 1) + frame(load(2), 2))
     assert running.get(timeout=WAIT_S) == EXIT_CRASH
     assert "planted" in caplog.text
+    assert "the last packets: 0.000000 C1 < AskLoad" in caplog.text
     assert len(core.of(Received)) == 1  # nothing reaches a core that has failed
     assert raw.closed()
 

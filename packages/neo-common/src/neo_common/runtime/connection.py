@@ -113,6 +113,7 @@ class Connection:
         self._greenlets = greenlets
         self._clock = clock
         self._limits = limits
+        self._high = limits.high
         self._sock = sock
         self._is_tcp = sock.family != socket.AF_UNIX
         self._batch: deque[SessionEvent] = deque()
@@ -133,6 +134,7 @@ class Connection:
         if self._is_tcp:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         loop = get_hub().loop
+        self._run_callback = loop.run_callback
         self._read_watcher = loop.io(sock.fileno(), _READ)
         self._write_watcher = loop.io(sock.fileno(), _WRITE)
         self._reader: gevent.Greenlet | None = None
@@ -307,15 +309,19 @@ class Connection:
     # -------------------------------------------------------------------------------------- output
 
     def _output(self) -> None:
-        """Note that the session may have output."""
-        if not self.session.output_bytes:
+        """Note that the session may have output. Called for each packet."""
+        queued = self.session.output_bytes
+        if not queued:
             return
         if not self._scheduled:
             self._flush_soon()
-        waiting = self.output_bytes
-        if waiting <= self._limits.high or self._full or self.session.error is not None:
-            if waiting > self._limits.output_max:
-                self._cut(f"{waiting} bytes of output wait, the limit is {self._limits.output_max}")
+        if queued + self._unsent_bytes > self._high:
+            self._push_back()
+
+    def _push_back(self) -> None:
+        if self._full or self.session.error is not None:
+            if self.output_bytes > self._limits.output_max:
+                self._cut(f"{self.output_bytes} bytes of output wait, the limit is {self._limits.output_max}")
             return
         # Most of it may only be waiting for the end of the iteration: let the kernel have it first.
         self._flush()
@@ -328,7 +334,7 @@ class Connection:
 
     def _flush_soon(self) -> None:
         self._scheduled = True
-        get_hub().loop.run_callback(self._greenlets.guarded, self._name, self._flush_scheduled)
+        self._run_callback(self._greenlets.guarded, self._name, self._flush_scheduled)
 
     def _flush_scheduled(self) -> None:
         self._scheduled = False
@@ -337,9 +343,10 @@ class Connection:
     def _flush(self) -> None:
         if self._closed.is_set():
             return
-        for chunk in self.session.take_output():
-            self._unsent.append(chunk)
-            self._unsent_bytes += len(chunk)
+        size = self.session.output_bytes
+        if size:
+            self._unsent_bytes += size
+            self._unsent.extend(self.session.take_output())
         if not self._writing:
             self._write()
 
@@ -361,6 +368,9 @@ class Connection:
                 break
             self.sent_bytes += size
             self._unsent_bytes -= size
+            if not self._unsent_bytes:
+                unsent.clear()
+                break
             while unsent and size >= len(unsent[0]):
                 size -= len(unsent.popleft())
             if size:

@@ -1,5 +1,6 @@
 """A process around one shell: logging, signals, exit status."""
 
+import faulthandler
 import logging
 import signal
 from collections.abc import Callable
@@ -25,6 +26,7 @@ def run(make_shell: Callable[[], Shell], *, name: str = "-", level: str = "INFO"
     SIGTERM and SIGINT stop it cleanly; a second one at once. *name* is the node, for the log.
     """
     logs.set_up(name, level, as_json)
+    faulthandler.enable()  # a crash in C says where it was, too
     try:
         shell = make_shell()
     except ConfigError as error:

@@ -53,6 +53,8 @@ from neo_common.wire.session import Asked, Ended, Greeting, Notified, Opened, Se
 EXIT_OK: Final = 0
 EXIT_CRASH: Final = 1
 """Something that we do not understand: the traceback is in the log. Starting again may help."""
+CRASH_PACKETS: Final = 50
+"""How many packets of the trace go into the log of a crash."""
 _NO_ID: Final = bytes(16)
 _REQUEST_BITS: Final = 32
 _ADMINS_FROM: Final = 0x800000
@@ -119,8 +121,8 @@ class Shell:
         self.by_handle: dict[int, Connection] = {}
         """Every connection that has not ended."""
         self.by_node: dict[NodeId, Connection] = {}
-        self.trace: deque[tuple[float, str, str, str]] = deque(maxlen=limits.trace_packets)
-        """The last packets: monotonic time, peer, `<` in or `>` out, name."""
+        self.trace: deque[tuple[float, NodeId, str, type]] = deque(maxlen=limits.trace_packets)
+        """The last packets from and to the core: monotonic time, peer, `<` in or `>` out, class."""
         self.packets_in = self.packets_out = 0
         self._expected: dict[int, NodeId | None] = {}
         self._queue: deque[tuple[int, object]] = deque()
@@ -132,6 +134,7 @@ class Shell:
         self._next_local = _ADMINS_FROM
         self._stop = Event()
         self._stopping = False
+        self._now = 0.0
         self._status = EXIT_OK
         self._stop_reason = "it stops"
         self._threadsafe = self.greenlets.thread_door()
@@ -300,6 +303,8 @@ class Shell:
 
     def _crashed(self, reason: str) -> None:
         self._handling = True  # on state that we do not understand, nothing goes on
+        last = [f"{at - self._now:.6f} {node_text(peer)} {way} {cls.__name__}" for at, peer, way, cls in self.trace]
+        log.error("the last packets: %s", "; ".join(last[-CRASH_PACKETS:]) or "none")
         self.stop(EXIT_CRASH, reason)
 
     # -------------------------------------------------------------------------------------- the core
@@ -307,13 +312,23 @@ class Shell:
     def _handle_all(self) -> None:
         self._handling = True
         queue, core, clock = self._queue, self.core, self.clock
+        debugging = log.isEnabledFor(logging.DEBUG)
         try:
             while queue:
                 handle, event = queue.popleft()
                 if handle and not self._is_due(handle, event):
                     continue
-                effects = core.handle(event, clock.now())
+                now = clock.now()
+                self._now = now.monotonic
+                if type(event) is Received:
+                    self.packets_in += 1
+                    self.trace.append((now.monotonic, event.peer, "<", type(event.packet)))
+                if debugging and type(event) is not Tick:
+                    log.debug("event %s", _brief(event))
+                effects = core.handle(event, now)
                 for effect in effects:
+                    if debugging:
+                        log.debug("effect %s", _brief(effect))
                     if type(effect) is Send:
                         self._send(effect)
                     else:
@@ -348,13 +363,15 @@ class Shell:
             connection = self.by_handle.get(request >> _REQUEST_BITS)
             if connection is None or connection.peer != peer or not connection.is_open:
                 return
-            self._traced(connection, ">", packet)
+            self.packets_out += 1
+            self.trace.append((self._now, peer, ">", type(packet)))
             connection.answer(request & 0xFFFFFFFF, packet)
             return
         connection = self.by_node.get(peer)
         if connection is None:
             return
-        self._traced(connection, ">", packet)
+        self.packets_out += 1
+        self.trace.append((self._now, peer, ">", type(packet)))
         # One packet to many peers is encoded once. The effects keep it alive, so that its identity is its own.
         data = self._frames.get(id(packet))
         if data is None:
@@ -423,12 +440,10 @@ class Shell:
         if isinstance(event, Notified):
             peer = connection.peer
             assert peer is not None
-            self._traced(connection, "<", event.packet)
             self._enqueue(connection.handle, Received(peer, event.packet))
         elif isinstance(event, Asked):
             peer = connection.peer
             assert peer is not None
-            self._traced(connection, "<", event.packet)
             if type(event.packet) is AskDebug:
                 connection.answer(event.request, AnswerDebug(json.dumps(self.debug(), default=str)))
                 return
@@ -531,13 +546,6 @@ class Shell:
 
     # -------------------------------------------------------------------------------------- for people
 
-    def _traced(self, connection: Connection, direction: str, packet: Packet) -> None:
-        if direction == "<":
-            self.packets_in += 1
-        else:
-            self.packets_out += 1
-        self.trace.append((self.clock.monotonic(), connection.label, direction, type(packet).__name__))
-
     def debug(self) -> dict[str, object]:
         """Return what this node waits for, holds and queues: plain values for JSON."""
         now = self.clock.monotonic()
@@ -571,5 +579,16 @@ class Shell:
             "dialled": {node_text(node): why for node, why in sorted(self.dialled.items())},
             "connections": connections,
             "core": told() if told is not None else {},
-            "trace": [[round(at - now, 6), peer, direction, name] for at, peer, direction, name in self.trace],
+            "trace": [[round(at - now, 6), node_text(peer), way, cls.__name__] for at, peer, way, cls in self.trace],
         }
+
+
+def _brief(what: object) -> str:
+    """Say in a word what an event or effect is. Packets by name only: object data never enters a log."""
+    match what:
+        case Received(peer, packet, request) | Send(peer, packet, request):
+            return f"{type(what).__name__} peer={node_text(peer)} packet={type(packet).__name__} request={request:#x}"
+        case Connected() | Lost() | Disconnect() | Accept() | Park() | Refuse() | Greeted():
+            return str(what)
+        case _:
+            return type(what).__name__

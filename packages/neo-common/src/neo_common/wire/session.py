@@ -179,7 +179,8 @@ class Session:
         self._head = bytearray()
         self._reader = FrameReader()
         self._out: list[bytes] = []
-        self._output_bytes = 0
+        self.output_bytes = 0
+        """How much `take_output` would give, in bytes; not to be set. (A property would be asked for each packet.)"""
         self._began = self._heard = self._ticked = self._pinged = now
         self._receivable: dict[type, Kind] = {}
         self._sendable: dict[type, Kind] = {}
@@ -201,7 +202,7 @@ class Session:
             self._queue(frame(us))
 
     def __repr__(self) -> str:
-        counts = f"pending={len(self._pending)} owed={len(self._owed)} output={self._output_bytes}"
+        counts = f"pending={len(self._pending)} owed={len(self._owed)} output={self.output_bytes}"
         return f"<Session {self.label} {self._phase.name} {counts}>"
 
     # -------------------------------------------------------------------------------------- what the shell may ask
@@ -220,11 +221,6 @@ class Session:
     def error(self) -> NeoError | None:
         """Why the session has ended; None while it has not."""
         return self._error
-
-    @property
-    def output_bytes(self) -> int:
-        """How much `take_output` would give, in bytes."""
-        return self._output_bytes
 
     @property
     def pending_count(self) -> int:
@@ -296,7 +292,7 @@ class Session:
     def take_output(self) -> list[bytes]:
         """Return what to write, in order: small frames joined, large ones by themselves (for sendmsg)."""
         out, self._out = self._out, []
-        size, self._output_bytes = self._output_bytes, 0
+        size, self.output_bytes = self.output_bytes, 0
         if len(out) < 2:
             return out
         if size <= JOIN_BYTES:
@@ -407,7 +403,7 @@ class Session:
 
     def _queue(self, data: bytes) -> None:
         self._out.append(data)
-        self._output_bytes += len(data)
+        self.output_bytes += len(data)
 
     def _must_be_greeted(self, what: str) -> None:
         if not self.is_greeted:
