@@ -45,6 +45,9 @@ from neo_storage.backends.base import (
 )
 
 
+NO_CEILINGS = Ceilings(NO_TID, Oid(0))
+
+
 class Rev(NamedTuple):
     """A revision with its whole value."""
 
@@ -78,13 +81,13 @@ class State:
     cluster_id: bytes = bytes(16)
     epoch: Epoch = NO_EPOCH
     table: PartitionTable = EMPTY
-    ceilings: Ceilings = Ceilings(NO_TID, Oid(0))
+    ceilings: Ceilings = NO_CEILINGS
     decisions: dict[Ttid, Decision] = field(default_factory=dict)
     tombstones: dict[Ttid, int] = field(default_factory=dict)
     pack_order: int = 0
     pack_tid: Tid = NO_TID
     last_tid: Tid = NO_TID
-    last_oid: Oid = Oid(0)
+    last_oid: Oid = NO_CEILINGS.oid
     cells: dict[Partition, dict[Oid, tuple[Rev, ...]]] = field(default_factory=dict)
     transactions: dict[Partition, dict[Tid, Trans]] = field(default_factory=dict)
     cursors: dict[Partition, tuple[Tid, Oid | None]] = field(default_factory=dict)
@@ -367,6 +370,9 @@ class MemoryRangeReader:
         previous = revisions[index - 1].tid if index else NO_TID
         current = revisions[-1].tid
         return UndoInfo(oid, current, origins[current], origins[tid], previous, origins.get(previous, NO_TID))
+
+    def piece(self, partition: Partition, oid: Oid, tid: Tid, offset: int) -> bytes | None:
+        return self._backend.piece(partition, oid, tid, offset)
 
     def sizes(self, partitions: Sequence[Partition]) -> tuple[CellSize, ...]:
         out: list[CellSize] = []

@@ -1,7 +1,5 @@
 """The back end of the simulator keeps the contract that the real ones keep."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from neo_storage.backends.base import Backend
@@ -13,11 +11,11 @@ class TestMemory(BackendContract):
     """Dictionaries."""
 
     @pytest.fixture
-    def backends(self) -> Iterator[Backends]:
+    def backends(self) -> Backends:
         def reopen(backend: Backend) -> Backend:
             assert isinstance(backend, MemoryBackend)
             again = MemoryBackend()
             again.restore(backend.snapshot())
             return again
 
-        yield Backends(MemoryBackend, reopen)
+        return Backends(MemoryBackend, reopen)

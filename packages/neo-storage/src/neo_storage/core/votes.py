@@ -79,12 +79,12 @@ class Votes:
             return
         tentative = self._ground.image.tentative
         complete = [(w, (*tentative.writes(m.ttid, w.partition, w.tentative), *w.writes)) for w in m.work]
-        if not self._is_whole(m.ttid, complete):
-            self._ahead.gap(client, m.ttid)
-            return
         problem = self._ahead.problem(m.ttid) or self.problem(m, complete)
         if problem is not None:
             self._ground.send(client, Refused(m.ttid, m.attempt, parts, *problem))
+            return
+        if not self._is_whole(m.ttid, complete):
+            self._ahead.gap(client, m.ttid)
             return
         wants: list[Want] = [(w.oid, LockMode.X) for _, writes in complete for w in writes]
         wants += [(r.oid, LockMode.S) for w in m.work for r in w.reads]
