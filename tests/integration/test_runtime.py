@@ -356,6 +356,23 @@ def test_reading_stops_while_output_is_full(cluster: Cluster) -> None:
         assert greedy.next()[0] == answered
 
 
+def test_a_paused_connection_takes_nothing_and_lives(cluster: Cluster) -> None:
+    limits = ShellLimits(connection=ConnectionLimits(session=FAST))
+    server = cluster.server(Script(answering), S1, limits=limits)
+    client = linked(cluster, server, C1, limits=limits)
+    (connection,) = server.by_handle.values()
+    connection.pause()
+    answers: list[Packet | NeoError] = []
+    client.by_node[S1].ask_then(load(1), WAIT_S, answers.append)
+    ticks = script(server).ticks
+    script(server).wait_for(lambda _: script(server).ticks > ticks + 20)  # 1 s, dead_s is 0.4
+    assert answers == []
+    connection.resume()
+    script(client).wait_for(lambda _: answers)
+    assert answers == [AnswerLoad(Tid(1), Tid(0), SMALL)]
+    assert script(client).of(Lost) == script(server).of(Lost) == []
+
+
 def test_peer_that_takes_nothing_is_cut(cluster: Cluster) -> None:
     limits = ShellLimits(connection=ConnectionLimits(high=2**20, low=2**19, stall_s=0.3))
     server = cluster.server(Script(answering), S1, limits=limits)
