@@ -8,6 +8,7 @@ import pytest
 from neo_storage.backends.base import Backend
 from neo_storage.backends.sqlite.backend import SqliteBackend
 from support.backend_contract import BackendContract, Backends
+from support.memory_backend import MemoryBackend
 
 
 class TestSqlite(BackendContract):
@@ -28,3 +29,15 @@ class TestSqlite(BackendContract):
         yield Backends(new, reopen)
         for backend in made:
             backend.close()
+
+
+class TestMemory(BackendContract):
+    """Dictionaries: what simulations use. It lives as long as the object."""
+
+    @pytest.fixture
+    def backends(self) -> Backends:
+        def reopen(backend: Backend) -> Backend:
+            backend.close()
+            return backend
+
+        return Backends(MemoryBackend, reopen)

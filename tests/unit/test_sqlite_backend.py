@@ -161,11 +161,11 @@ def test_full_disk_is_told_and_nothing_lost(backend: SqliteBackend) -> None:
 def test_damaged_page_is_data_corrupted(backend: SqliteBackend, path: Path) -> None:
     backend.apply([commit(T1, *(write(2 * n, bytes(100)) for n in range(1000)))], 0)
     backend.close()
-    pages = path.stat().st_size // schema.PAGE_BYTES
+    pages = path.stat().st_size // 4096
     with path.open("r+b") as file:
         for page in range(1, pages):
             if page > 12:  # the roots of the tables stay
-                file.seek(page * schema.PAGE_BYTES)
+                file.seek(page * 4096)
                 file.write(b"\xa5" * 200)
     again = SqliteBackend(path, wal_bytes=0)
 

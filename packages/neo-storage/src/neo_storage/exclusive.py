@@ -17,9 +17,13 @@ class ExclusiveLock:
     def __init__(self, path: Path, what: str) -> None:
         """Take the lock. `what` is guarded, in words, for the error.
 
-        Raises: BackendError when another process, or this one, holds it; the text has the holder's process id.
+        Raises: BackendError when another process, or this one, holds it (the text has the holder's process id), or
+        when the file cannot be made.
         """
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise BackendError(f"cannot lock {what}: {error}") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

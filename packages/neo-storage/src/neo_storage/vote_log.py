@@ -140,7 +140,7 @@ class VoteLog:
     # ------------------------------------------------------------------------------------------ start
 
     def recover(self) -> Iterator[tuple[int, LogRecord]]:
-        """Yield every record that there is, with its position, in order; all are durable when the last one is out.
+        """Yield every record that there is, with its position, in order. The last ones are durable after `begin` only.
 
         Some may be older than what the back end has. Raises: DataCorrupted when records are missing between others.
         """
@@ -157,8 +157,6 @@ class VoteLog:
                 segment.offsets.append(found.offset)
                 segment.end = found.offset + found.size
                 yield found.position, found.record
-            # What was written, but not flushed, before the process died: only the kernel has it. From now on it counts.
-            self._sync(segment.file.descriptor)
 
     def _chain(self) -> list[tuple[_File, Header]]:
         """Open all files; return the segments of the log in order. What is before a gap in the numbers was released."""
@@ -184,7 +182,11 @@ class VoteLog:
         return found
 
     def begin(self, position: int) -> None:
-        """Begin a new segment for records from *position* on, which follows what was recovered, if anything was."""
+        """Begin a new segment for records from *position* on, which follows what was recovered, if anything was.
+
+        What had been written, but not flushed, when the last process died was only in the kernel's memory: it is
+        flushed here, and counts from now on.
+        """
         assert not self._live or position == self.end + 1
         self._begin_segment(position, self._segment_bytes)
 

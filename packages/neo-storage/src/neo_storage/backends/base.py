@@ -43,7 +43,10 @@ class Reader(Protocol):
         """Return the last revision below *before*; its data is in pieces above PIECE_BYTES. None if there is none."""
 
     def piece(self, partition: Partition, oid: Oid, tid: Tid, offset: int) -> bytes | None:
-        """Return the piece of a value in pieces that begins at *offset*; None if there is no such revision or piece."""
+        """Return the piece that begins at *offset*; None if there is no such revision or piece.
+
+        A value of at most PIECE_BYTES has one, at 0.
+        """
 
 
 class ApplyIdentity(NamedTuple):
@@ -194,15 +197,22 @@ class RangeReader(Protocol):
         limit: int,
         limit_bytes: int,
     ) -> tuple[tuple[Transaction, ...], Tid]:
-        """Return transactions as AskTransactions says, and where to go on (0 at the end)."""
+        """Return transactions as AskTransactions says, and where to go on (0 at the end).
+
+        At least one if there is any, however large; of its values, those beyond *limit_bytes* are left out as if they
+        were in pieces: `piece` has them.
+        """
 
     def records(
         self, partition: Partition, first: Oid, before: Tid, *, newer: bool, limit: int, limit_bytes: int
     ) -> tuple[tuple[Revision, ...], Oid | None]:
-        """Return revisions as AskRecords says, and the first oid not looked at."""
+        """Return revisions as AskRecords says, and the first oid not looked at. Deletions are never among them."""
 
     def undo(self, partition: Partition, oid: Oid, tid: Tid) -> UndoInfo | None:
         """Return what AskUndo wants of one object; None when it has no revision at *tid*."""
+
+    def piece(self, partition: Partition, oid: Oid, tid: Tid, offset: int) -> bytes | None:
+        """As `Reader.piece`."""
 
     def sizes(self, partitions: Sequence[Partition]) -> tuple[CellSize, ...]:
         """Return counts, one per partition."""

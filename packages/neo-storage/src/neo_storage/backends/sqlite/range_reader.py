@@ -128,6 +128,12 @@ class SqliteRangeReader:
             oid, current, _origin(copied, current), _origin(copied, tid), previous, _origin(copied, previous)
         )
 
+    def piece(self, partition: Partition, oid: Oid, tid: Tid, offset: int) -> bytes | None:
+        """Return a piece of a value, as `SqliteBackend.piece`."""
+        with self._snapshot("piece") as db:
+            row = db.execute(queries.PIECE, (partition, oid, tid, offset)).fetchone()
+        return None if row is None else bytes(row[0])
+
     def sizes(self, partitions: Sequence[Partition]) -> tuple[CellSize, ...]:
         """Return counts, one per partition: a scan of `obj`, some 0.4 us per revision."""
         with self._snapshot("sizes") as db:

@@ -20,8 +20,6 @@ MINIMUM_READER: Final = 1
 """The lowest FORMAT of a program that may open a database written by this one."""
 APPLICATION_ID: Final = 0x4E454F53
 """`NEOS`, in the header of the file, so that `file` and we can tell it from other SQLite databases."""
-PAGE_BYTES: Final = 4096
-"""Others were measured within noise."""
 
 TABLES: Final = (
     "CREATE TABLE config (name TEXT PRIMARY KEY, value) WITHOUT ROWID",

@@ -1,0 +1,235 @@
+"""The applier: writes what the log has decided to the back end, in batches, on a native thread of its own.
+
+What it lacks is in the overlay, so nobody waits for it but long reads (`hurry`). A batch is one SQL transaction with
+the log position up to which the back end is then complete. Between batches it makes slices of packing, and checkpoints:
+then the log may let go. A full disk is tried again, with votes refused meanwhile; every other error is fatal: the node
+stops, starts again and replays.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from queue import Empty
+from time import monotonic
+from typing import Final, NamedTuple, Protocol
+
+from neo_common.errors import BackendError, DiskFull
+from neo_common.ids import Partition
+from neo_storage.backends.base import ApplyCommit, ApplyCopy, Backend, Op
+from neo_storage.core.events import PackCells
+from neo_storage.native import NativeQueue, start
+
+_PACK_SLICE: Final = 500
+"""Revisions per slice: some ms."""
+_RETRY_S: Final = 1.0
+_OP_BYTES: Final = 200
+"""What an operation weighs beside its values, about."""
+
+
+class ApplierSettings(NamedTuple):
+    """Times in seconds, sizes in bytes."""
+
+    linger_s: float = 0.01
+    """How long a batch waits for company: a commit alone costs as much as ten."""
+    batch_bytes: int = 16 * 2**20
+    checkpoint_bytes: int = 16 * 2**20
+    """Written since the last checkpoint, at most about; SQLite's log has that size."""
+    checkpoint_s: float = 5.0
+    """After which something written is checkpointed at the latest."""
+
+
+class Listener(Protocol):
+    """Who is told; called on the applier's thread."""
+
+    def applied(self, position: int) -> None:
+        """The back end has everything up to *position*, readable."""
+
+    def checkpointed(self, position: int) -> None:
+        """It has it durably."""
+
+    def packed(self, order: int, partition: Partition, revisions: int, size: int) -> None:
+        """A cell is packed."""
+
+    def no_room(self, text: str) -> None:
+        """The disk is full; it will be tried again."""
+
+    def room(self) -> None:
+        """There is room again."""
+
+    def failed(self, text: str) -> None:
+        """It has stopped, for good."""
+
+
+class _Batch:
+    """What waits to be written."""
+
+    def __init__(self) -> None:
+        self.ops: list[Op] = []
+        self.position = -1
+        self.bytes = 0
+
+    def add(self, position: int, ops: Sequence[Op]) -> None:
+        self.ops += ops
+        self.position = position
+        self.bytes += sum(map(_weight, ops))
+
+
+def _weight(op: Op) -> int:
+    match op:
+        case ApplyCommit(partitions=partitions):
+            return _OP_BYTES + sum(_OP_BYTES + w.data.size for _, writes in partitions for w in writes)
+        case ApplyCopy(transactions=transactions):
+            revisions = [r for t in transactions for r in t.revisions]
+            return _OP_BYTES + sum(_OP_BYTES + (r.data.size if r.data else 0) for r in revisions)
+        case _:
+            return _OP_BYTES
+
+
+class _PackRun:
+    """The cells of a pack order that are not done."""
+
+    def __init__(self, order: PackCells) -> None:
+        self.order = order.order
+        self.tid = order.tid
+        self.cells = deque(order.partitions)
+        self.revisions = self.bytes = 0
+
+
+class Applier:
+    """One thread, from `start` to `stop`. `put`, `pack`, `hurry` and `stop` are for the hub and never block."""
+
+    def __init__(self, backend: Backend, listener: Listener, settings: ApplierSettings) -> None:
+        self._backend = backend
+        self._listener = listener
+        self._settings = settings
+        self._inbox = NativeQueue()
+        self._batch = _Batch()
+        self._pack: _PackRun | None = None
+        self._unsynced_bytes = 0
+        self._unsynced_since: float | None = None
+        self._is_hurried = False
+        self._is_stopping = False
+        self._is_full = False
+        self._wait: Callable[[float], bool] | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._wait = start(self._run)
+
+    def put(self, position: int, ops: Sequence[Op]) -> None:
+        """Write *ops*; positions ascend."""
+        self._inbox.put((position, ops))
+
+    def pack(self, order: PackCells) -> None:
+        """Pack these cells, in place of an older order."""
+        self._inbox.put(order)
+
+    def hurry(self) -> None:
+        """Somebody waits: write what there is now."""
+        self._inbox.put("hurry")
+
+    def stop(self) -> None:
+        """Write what there is, make it durable, end. Then `wait`."""
+        self._inbox.put("stop")
+
+    def wait(self, timeout_s: float) -> bool:
+        """Block until the thread has ended; return whether it has."""
+        return self._wait is None or self._wait(timeout_s)
+
+    # ------------------------------------------------------------------------------------------ its thread
+
+    def _run(self) -> None:
+        try:
+            while not (self._is_stopping and (not self._batch.ops or self._is_full)):
+                self._gather()
+                self._work()
+            if self._unsynced_since is not None:
+                self._checkpoint()
+        except BackendError as error:
+            self._listener.failed(f"the database has failed: {error}")
+        except Exception as error:  # noqa: BLE001  the root of this thread
+            self._listener.failed(f"the applier has crashed: {type(error).__name__}: {error}")
+
+    def _gather(self) -> None:
+        """Wait until there is something to do; then, unless somebody is in a hurry, for more of it."""
+        if self._is_full:
+            self._take(_RETRY_S)
+            return
+        if not self._batch.ops and not (self._pack and self._pack.cells):
+            wait_s = None
+            if self._unsynced_since is not None:
+                wait_s = max(0.0, self._unsynced_since + self._settings.checkpoint_s - monotonic())
+            self._take(wait_s)
+        until = monotonic() + (self._settings.linger_s if self._batch.ops else 0.0)
+        while not (self._is_hurried or self._is_stopping or self._batch.bytes >= self._settings.batch_bytes):
+            wait_s = until - monotonic()
+            if not self._take(max(0.0, wait_s)) and wait_s <= 0:
+                break
+
+    def _take(self, wait_s: float | None) -> bool:
+        """Take one item, waiting so long for it; return whether there was one."""
+        if wait_s is not None and wait_s <= 0 and self._inbox.empty():
+            return False
+        try:
+            item = self._inbox.get(timeout=wait_s)
+        except Empty:
+            return False
+        if item == "hurry":
+            self._is_hurried = True
+        elif item == "stop":
+            self._is_stopping = True
+        elif isinstance(item, PackCells):
+            self._pack = _PackRun(item)
+        else:
+            self._batch.add(*item)
+        return True
+
+    def _work(self) -> None:
+        try:
+            if self._batch.position >= 0:
+                self._apply()
+            if self._pack and self._pack.cells and not self._is_stopping:
+                self._pack_slice(self._pack)
+            if self._is_checkpoint_due():
+                self._checkpoint()
+        except DiskFull as error:
+            if not self._is_full:
+                self._is_full = True
+                self._listener.no_room(str(error))
+        else:
+            if self._is_full:
+                self._is_full = False
+                self._listener.room()
+
+    def _apply(self) -> None:
+        batch = self._batch
+        self._backend.apply(batch.ops, batch.position)
+        self._batch = _Batch()
+        self._is_hurried = False
+        self._dirty(batch.bytes)
+        self._listener.applied(batch.position)
+
+    def _pack_slice(self, pack: _PackRun) -> None:
+        step = self._backend.pack_step(pack.cells[0], pack.tid, _PACK_SLICE)
+        self._dirty(_OP_BYTES * (1 + step.revisions_removed))
+        pack.revisions += step.revisions_removed
+        pack.bytes += step.bytes_removed
+        if step.done:
+            self._listener.packed(pack.order, pack.cells.popleft(), pack.revisions, pack.bytes)
+            pack.revisions = pack.bytes = 0
+
+    def _dirty(self, size: int) -> None:
+        self._unsynced_bytes += size
+        if self._unsynced_since is None:
+            self._unsynced_since = monotonic()
+
+    def _is_checkpoint_due(self) -> bool:
+        since, settings = self._unsynced_since, self._settings
+        if since is None:
+            return False
+        return self._unsynced_bytes >= settings.checkpoint_bytes or monotonic() >= since + settings.checkpoint_s
+
+    def _checkpoint(self) -> None:
+        position = self._backend.checkpoint()
+        self._unsynced_bytes = 0
+        self._unsynced_since = None
+        self._listener.checkpointed(position)

@@ -1,0 +1,121 @@
+"""When the vote log is flushed, and on which thread.
+
+One flush covers all that a loop iteration has appended: what all connections brought. It runs in the hub while the
+disk answers within a millisecond: a hand-off to a thread and back costs as much as the flush. When the moving average
+says that the disk is slow, a native thread does it, and loads go on meanwhile.
+"""
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Final
+
+from gevent.hub import get_hub
+
+from neo_storage.native import Worker
+from neo_storage.vote_log import FlushJob, SpareJob, VoteLog
+
+_SLOW_S: Final = 1e-3
+_WEIGHT: Final = 0.1
+"""Of the last flush, in the moving average."""
+
+
+class Flusher:
+    """Groups flushes. All calls are the hub's."""
+
+    def __init__(
+        self,
+        log: VoteLog,
+        worker: Worker,
+        soon: Callable[[Callable[[], None]], None],
+        durable: Callable[[int], None],
+        failed: Callable[[str], None],
+        no_room: Callable[[str], None],
+        lazy_s: float,
+    ) -> None:
+        """*soon* calls back at the end of the loop iteration. *durable* and the others are told what happened."""
+        self._log = log
+        self._worker = worker
+        self._soon = soon
+        self._durable = durable
+        self._failed = failed
+        self._no_room = no_room
+        self._lazy_s = lazy_s
+        self._timer = get_hub().loop.timer(lazy_s)
+        self._is_timed = False
+        self._is_scheduled = False
+        self._is_running = False
+        self._flushed = log.end
+        self.mean_s = 0.0
+        """Moving average of what a flush takes, in seconds."""
+        self.count = 0
+
+    def appended(self, *, urgent: bool) -> None:
+        """Note that something was appended."""
+        if urgent:
+            if not self._is_scheduled and not self._is_running:
+                self._is_scheduled = True
+                self._soon(self.flush)
+        elif not self._is_timed:
+            self._is_timed = True
+            self._timer.start(self._timed)
+
+    def flush(self) -> None:
+        """Flush what was appended, unless a flush is under way: then another one follows it."""
+        self._is_scheduled = False
+        if self._is_running or self._log.end <= self._flushed:
+            return
+        job = self._log.flush_job()
+        self.count += 1
+        if self.mean_s < _SLOW_S:
+            began = perf_counter()
+            job.run()
+            self._measured(perf_counter() - began)
+            self._done(job)
+        else:
+            self._is_running = True
+            self._worker.submit(lambda: _timed(job), lambda result: self._returned(job, result))
+
+    def make_spares(self) -> None:
+        """Have a file made for the log if one is missing."""
+        job = self._log.spare_job()
+        if job is not None:
+            self._worker.submit(job.run, lambda result: self._made(job, result))
+
+    def close(self) -> None:
+        """Flush no more."""
+        self._timer.close()
+
+    def _timed(self) -> None:
+        self._is_timed = False
+        if not self._is_scheduled and not self._is_running:
+            self._is_scheduled = True
+            self._soon(self.flush)
+
+    def _returned(self, job: FlushJob, result: object) -> None:
+        self._is_running = False
+        if isinstance(result, Exception):
+            self._failed(str(result))
+            return
+        assert isinstance(result, float)
+        self._measured(result)
+        self._done(job)
+        self.flush()  # of what was appended meanwhile, urgent or not
+
+    def _measured(self, took_s: float) -> None:
+        self.mean_s += (took_s - self.mean_s) * _WEIGHT
+
+    def _done(self, job: FlushJob) -> None:
+        self._flushed = job.position
+        self.make_spares()
+        self._durable(job.position)
+
+    def _made(self, job: SpareJob, result: object) -> None:
+        self._log.add_spare(job)
+        if isinstance(result, Exception):
+            self._no_room(str(result))
+
+
+def _timed(job: FlushJob) -> float:
+    began = perf_counter()
+    job.run()
+    return perf_counter() - began

@@ -1,0 +1,37 @@
+"""From the files of a storage to its state: back end, log, and what the one lacks of the other."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from neo_common.errors import DataCorrupted
+from neo_storage.backends.base import Backend, Op
+from neo_storage.core.image import Image, replay
+from neo_storage.vote_log import VoteLog
+
+_BATCH_OPS: Final = 1000
+
+
+def open_storage(backend: Backend, log: VoteLog) -> Image:
+    """Open both, bring the back end up to the log, begin a new segment; return the state that they make.
+
+    Doing it again after a death in the middle changes nothing.
+    Raises: BackendError; DataCorrupted when log and back end do not belong together, or records are missing.
+    """
+    kept = backend.open()
+    # A generator: the values of what is applied already are not kept in memory.
+    image, lacking = replay(kept, log.recover(), log)
+    if log.end != image.position:
+        raise DataCorrupted(
+            f"the vote log ends with record {log.end}, the database has everything up to {image.position}: the log is"
+            " missing, or not of this database"
+        )
+    log.begin(image.position + 1)
+    _apply(backend, lacking)
+    log.release(image.needed_from(backend.checkpoint()))
+    return image
+
+
+def _apply(backend: Backend, lacking: Sequence[tuple[int, tuple[Op, ...]]]) -> None:
+    for begin in range(0, len(lacking), _BATCH_OPS):
+        batch = lacking[begin : begin + _BATCH_OPS]
+        backend.apply([op for _, ops in batch for op in ops], batch[-1][0])

@@ -1,0 +1,363 @@
+"""The shell of a storage: vote log, back end, threads and peers around one StorageCore. It decides nothing."""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from gevent.event import Event
+
+from neo_common.config.sections import Config, Storage
+from neo_common.core import Accept, Durable, Park, Refuse, Send
+from neo_common.errors import BackendError
+from neo_common.ids import NO_NODE, NodeId, Partition
+from neo_common.runtime.clock import Clock
+from neo_common.runtime.connection import Connection
+from neo_common.runtime.shell import DEFAULT_SHELL_LIMITS, EXIT_CRASH, EXIT_OK, Shell, ShellLimits
+from neo_common.states import Role, role_of
+from neo_common.wire.schema import PROTOCOL_VERSION, Error, Hello, HelloOk, NodeInfo, Nodes, Packet, RefusalCode
+from neo_common.wire.session import Notified, SessionEvent
+from neo_storage.applier import Applier, ApplierSettings
+from neo_storage.backends.base import Backend
+from neo_storage.core.events import Append, Applied, Apply, DiskUsage, Exit, Named, PackCells, Packed, ReadRange
+from neo_storage.core.node import StorageCore
+from neo_storage.core.settings import StorageSettings
+from neo_storage.exclusive import ExclusiveLock
+from neo_storage.flusher import Flusher
+from neo_storage.log_files import OsLogFiles
+from neo_storage.native import Worker
+from neo_storage.opening import open_storage
+from neo_storage.ranges import RangeReads
+from neo_storage.vote_log import VoteLog
+
+_DISK_S: Final = 5.0
+"""Between two looks at the disk."""
+_THREAD_S: Final = 10.0
+"""For a native thread to end what it does."""
+
+log = logging.getLogger("neo.storage")
+
+
+class StorageShell(Shell):
+    """A storage daemon. Make it with `make_shell`, then `run`."""
+
+    core: StorageCore
+
+    def __init__(
+        self,
+        core: StorageCore,
+        us: Hello,
+        listen: str,
+        masters: tuple[str, ...],
+        backend: Backend,
+        vote_log: VoteLog,
+        lock: ExclusiveLock,
+        log_directory: Path,
+        *,
+        flush_s: float,
+        applier: ApplierSettings,
+        limits: ShellLimits = DEFAULT_SHELL_LIMITS,
+        rng: Random | None = None,
+    ) -> None:
+        """Take over *backend*, *vote_log* and *lock*, open; they are closed with it."""
+        super().__init__(core, us, [listen], limits, rng)
+        self._masters = masters
+        self._backend = backend
+        self._log = vote_log
+        self._lock = lock
+        self._log_directory = log_directory
+        self._no_room = ""
+        self._addresses: dict[NodeId, str] = {}
+        self._dials_for: tuple[object, ...] = ()
+        self._is_finishing = False
+        self._sync_worker = Worker(self.call_from_thread)
+        self._flusher = Flusher(
+            vote_log, self._sync_worker, self.soon, self._durable, self._failed, self._full, flush_s
+        )
+        self._applier = Applier(backend, self, applier)
+        self._ranges = RangeReads(backend, self.call_from_thread, self._applier.hurry, self._answered, self._disk)
+        self._ranges.applied(core.image.position)
+
+    # -------------------------------------------------------------------------------------- life
+
+    def started(self) -> None:
+        """Apply, look for the primary, watch the disk."""
+        self._applier.start()
+        self._flusher.make_spares()
+        self.follow_primary(self._masters)
+        self.spawn(self._watch_disk)
+
+    def terminate(self, reason: str) -> None:
+        """Stop when what is written is durable."""
+        self._finish(EXIT_OK, reason)
+
+    def close(self) -> None:
+        """Say goodbye, end the threads, close log and back end."""
+        super().close()
+        self._flusher.close()
+        self._applier.stop()
+        self._ranges.close(_THREAD_S)
+        ended = self._applier.wait(_THREAD_S) and self._sync_worker.stop(_THREAD_S)
+        if not ended:
+            log.error("a thread does not end: log and database are left open to the end of the process")
+            return
+        try:
+            self._backend.close()
+        except BackendError as error:
+            log.error("%s", error)
+        self._log.close()
+        self._lock.release()
+
+    def _finish(self, status: int, reason: str) -> None:
+        """Stop with *status* when the log is flushed; `close` lets the applier end."""
+        if self._is_finishing:
+            return
+        self._is_finishing = True
+        try:
+            self._log.flush_job().run()
+        except BackendError as error:
+            self.stop(EXIT_CRASH, str(error))
+            return
+        self.stop(status, reason)
+
+    # -------------------------------------------------------------------------------------- effects
+
+    def perform(self, effect: object) -> None:
+        """Perform what the core orders."""
+        match effect:
+            case Append(position, record, urgent):
+                self._log.append(position, record)
+                self._flusher.appended(urgent=urgent)
+            case Apply(position, ops):
+                self._applier.put(position, ops)
+            case ReadRange():
+                self._ranges.ask(effect, self.core.image.table.partitions)
+            case PackCells():
+                self._applier.pack(effect)
+            case Exit(status, reason):
+                self._finish(status, reason)
+            case _:
+                super().perform(effect)
+
+    def _durable(self, position: int) -> None:
+        self.post(Durable(position))
+
+    def _answered(self, read: ReadRange, packet: Packet) -> None:
+        if read.request == 0 and isinstance(packet, Error):
+            log.error("peer=%s cannot be sent history: %s", read.peer, packet.text)
+            return
+        if read.request:
+            self._send(Send(read.peer, packet, read.request))
+        elif (connection := self.by_node.get(read.peer)) is not None:
+            connection.notify(packet)
+
+    # -------------------------------------------------------------------------------------- from the applier's thread
+
+    def applied(self, position: int) -> None:
+        """The back end has everything up to *position*."""
+        self.call_from_thread(self._on_applied, position)
+
+    def checkpointed(self, position: int) -> None:
+        """It has it durably: the log may let go."""
+        self.call_from_thread(self._on_checkpointed, position)
+
+    def packed(self, order: int, partition: Partition, revisions: int, size: int) -> None:
+        """A cell is packed."""
+        self.post_from_thread(Packed(order, partition, revisions, size))
+
+    def no_room(self, text: str) -> None:
+        """The database has no room."""
+        self.call_from_thread(self._full, text)
+
+    def room(self) -> None:
+        """It has room again."""
+        self.call_from_thread(self._has_room)
+
+    def failed(self, text: str) -> None:
+        """The applier has stopped, for good."""
+        self.call_from_thread(self._failed, text)
+
+    # -------------------------------------------------------------------------------------- what becomes of it
+
+    def _on_applied(self, position: int) -> None:
+        self.post(Applied(position))
+        self._ranges.applied(position)
+
+    def _on_checkpointed(self, position: int) -> None:
+        self._log.release(self.core.needed_from(position))
+        self._flusher.make_spares()
+
+    def _failed(self, text: str) -> None:
+        """What is not durable, or cannot be applied, must not be built upon: the next start replays."""
+        log.critical("%s", text)
+        self.stop(EXIT_CRASH, text)
+
+    def _full(self, text: str) -> None:
+        if not self._no_room:
+            log.error("no votes are taken: %s", text)
+        self._no_room = text
+        self._tell_disk()
+
+    def _has_room(self) -> None:
+        log.warning("there is room on the disk again")
+        self._no_room = ""
+        self._tell_disk()
+
+    # -------------------------------------------------------------------------------------- the disk
+
+    def _disk(self) -> tuple[int, int]:
+        """Return (bytes used by database and log, bytes free on the tighter of their disks)."""
+        used, free = self._backend.disk()
+        status = os.statvfs(self._log_directory)
+        return used + self._log.disk_bytes(), min(free, status.f_bavail * status.f_frsize)
+
+    def _tell_disk(self) -> None:
+        used, free = self._disk()
+        self.post(DiskUsage(used, 0 if self._no_room else free))
+
+    def _watch_disk(self) -> None:
+        never = Event()
+        while True:
+            self._tell_disk()
+            never.wait(_DISK_S)
+            self._flusher.make_spares()
+
+    # -------------------------------------------------------------------------------------- peers
+
+    def hello(self) -> Hello:
+        """Return what we say when we dial: what we are now."""
+        image = self.core.image
+        return self.us._replace(epoch=image.epoch, node=self.core.me, cluster_id=image.cluster_id or bytes(16))
+
+    def opened(self, hello_ok: HelloOk) -> None:
+        """Take the id that a master has given us."""
+        if self.core.me == NO_NODE and hello_ok.role == Role.MASTER:
+            self.us = self.us._replace(node=hello_ok.you)
+            self.post(Named(hello_ok.you))
+        super().opened(hello_ok)
+
+    def greet(self, connection: int, hello: Hello) -> Accept | Park | Refuse | None:
+        """Let in who has an id, and any admin."""
+        if self.core.me == NO_NODE:
+            return Park(connection, "this storage has no id yet: no primary has taken it in")
+        node = hello.node
+        if hello.role == Role.ADMIN and node == NO_NODE:
+            return Accept(connection, self.local_id(Role.ADMIN))
+        if hello.role == Role.MASTER:
+            return Refuse(connection, RefusalCode.ROLE, "storages dial masters, not the other way round")
+        if node == NO_NODE or role_of(node) != hello.role or node == self.core.me:
+            text = "ask the primary for an id first" if node == NO_NODE else f"{node:#x} cannot be your id"
+            return Refuse(connection, RefusalCode.IDENTITY, text)
+        return Accept(connection, node)
+
+    def connection_event(self, connection: Connection, event: SessionEvent) -> None:
+        """Take an event of a connection; then dial whom the core wants now."""
+        if type(event) is Notified and type(event.packet) is Nodes:
+            self._learn(event.packet.nodes)
+        super().connection_event(connection, event)
+        core = self.core
+        state = (core.serving, core.image.table, core.me)
+        if state != self._dials_for:
+            self._dials_for = state
+            self._dial()
+
+    def _learn(self, nodes: tuple[NodeInfo, ...]) -> None:
+        for info in nodes:
+            if role_of(info.node) == Role.STORAGE and info.address:
+                self._addresses[info.node] = info.address
+        self._dials_for = ()
+
+    def _dial(self) -> None:
+        wanted = self.core.wanted_peers()
+        for node in set(self.dialled) - wanted:
+            self.let_go(node)
+        for node in sorted(wanted):
+            address = self._addresses.get(node)
+            if address is not None:
+                self.keep_dialled(node, address)
+
+    # -------------------------------------------------------------------------------------- for people
+
+    def debug(self) -> dict[str, object]:
+        """Return what this node waits for, holds and queues."""
+        used, free = self._disk()
+        mine: dict[str, object] = {
+            "vote_log": repr(self._log),
+            "flush_mean_us": round(self._flusher.mean_s * 1e6),
+            "flushes": self._flusher.count,
+            "long_reads": len(self._ranges),
+            "disk": {"used": used, "free": free, "no_room": self._no_room},
+        }
+        return {**super().debug(), "storage": mine}
+
+
+def settings_of(config: Config, storage: Storage) -> StorageSettings:
+    """Return what the configuration says to the core."""
+    timeouts, limits = config.timeouts, config.limits
+    return StorageSettings(
+        lease_s=timeouts.lease_s,
+        lock_s=timeouts.lock_s,
+        overdue_s=timeouts.overdue_s,
+        transaction_age_s=limits.transaction_age_s,
+        object_bytes=limits.object_bytes,
+        transaction_bytes=limits.transaction_bytes,
+        undecided_bytes=limits.undecided_bytes,
+        overlay_bytes=limits.overlay_bytes,
+        disk_reserve_bytes=storage.disk_reserve_bytes,
+    )
+
+
+def make_shell(config: Config, name: str, make_backend: Callable[[Storage], Backend]) -> StorageShell:
+    """Open the storage *name* of *config* and return its shell, not yet running.
+
+    Raises: ConfigError, BackendError.
+    """
+    storage = config.storage(name)
+    directory = Path(storage.log.path)
+    backend = make_backend(storage)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BackendError(f"cannot make {directory}: {error}") from error
+    lock = ExclusiveLock(directory / "lock", f"vote log {directory}")
+    vote_log = VoteLog(
+        OsLogFiles(directory),
+        segment_bytes=storage.log.segment_bytes,
+        spare_segments=storage.log.spare_segments,
+        new_salt=lambda: int.from_bytes(os.urandom(8), "big"),
+    )
+    try:
+        image = open_storage(backend, vote_log)
+        core = StorageCore(image.node, image, backend, settings_of(config, storage), Clock().now())
+        us = Hello(
+            PROTOCOL_VERSION,
+            PROTOCOL_VERSION,
+            (),
+            Role.STORAGE,
+            name,
+            config.cluster.name,
+            image.cluster_id or bytes(16),
+            image.node,
+            int.from_bytes(os.urandom(8), "big"),
+            image.epoch,
+            str(storage.address),
+        )
+        return StorageShell(
+            core,
+            us,
+            str(storage.address),
+            tuple(map(str, config.master_addresses)),
+            backend,
+            vote_log,
+            lock,
+            directory,
+            flush_s=config.timeouts.commit_flush_s,
+            applier=ApplierSettings(checkpoint_bytes=storage.database.checkpoint_bytes),
+        )
+    except BaseException:
+        backend.close()
+        vote_log.close()
+        lock.release()
+        raise
