@@ -67,6 +67,7 @@ from neo_common.wire.schema import (
     FateKind,
     Finish,
     Finished,
+    Heard,
     Invalidate,
     Lock,
     Locked,
@@ -172,6 +173,10 @@ class ClientCore:
         self._counter = 0
         self._loading: dict[Oid, list[Loading]] = {}
         self._unvote_at = Seconds(0.0)
+        self._heard = NO_TID
+        """Up to where the primary knows that its answers arrived."""
+        self._answered = False
+        """A Finished has come since."""
         self._effects: list[Effect] = []
         self._now = Seconds(0.0)
 
@@ -265,7 +270,7 @@ class ClientCore:
         return min((t for t in (end, loading.cut) if t > tid), default=NO_TID)
 
     def _load_cut(self, before: Tid) -> Tid:
-        """An answer for an old snapshot says nothing of what came after it, as long as invalidations tell of the new only."""
+        """An answer for an old snapshot says nothing of what came after it: those invalidations are gone by."""
         return before if self.last >= before else NO_TID
 
     def _cut_loads(self, oids: Iterable[Oid], tid: Tid) -> None:
@@ -492,7 +497,7 @@ class ClientCore:
             self._repeat_unvotes([(tx.ttid, tx.attempt)])
 
     def _repeat_unvotes(self, which: Iterable[tuple[Ttid, int]], node: NodeId | None = None) -> None:
-        """Say again which attempts are withdrawn, to *node* or to all leads: a lost one would leave its locks for ever."""
+        """Say again, to *node* or all leads, which attempts are withdrawn: a lost one would leave its locks for ever."""
         for key in which:
             leads: dict[NodeId, list[Partition]] = {}
             for p in sorted(self.dead[key]):
@@ -525,6 +530,7 @@ class ClientCore:
                 pass  # a master that has not welcomed us has nothing to say
             case Finished(ttid, attempt, tid):
                 tx = self.transactions.get(ttid)
+                self._answered = True
                 if tx is not None and tx.phase in (Phase.FINISHING, Phase.ABORTING):
                     self._committed(tx, attempt, tid)
             case Aborted(ttid, attempt, text):
@@ -677,7 +683,16 @@ class ClientCore:
         else:
             self._do(Failed(tx.ttid, code, text))
 
+    def _say_heard(self) -> None:
+        """The primary keeps a decision until it knows that its client has the answer."""
+        if self.primary is not None and self._heard < self.last:
+            self._heard = self.last
+            self._do(Send(self.primary, Heard(self.last)))
+
     def _tick(self) -> None:
+        if self._answered:
+            self._answered = False
+            self._say_heard()
         if self.dead and self._now >= self._unvote_at:
             if self._unvote_at:
                 self._repeat_unvotes(sorted(self.dead))
