@@ -44,7 +44,6 @@ from neo_storage.backends.base import (
     Stored,
 )
 
-
 NO_CEILINGS = Ceilings(NO_TID, Oid(0))
 
 

@@ -1,0 +1,375 @@
+"""Lease, fencing, start, coming back."""
+
+from neo_common.ids import NO_EPOCH, NO_NODE, Epoch, Seconds
+from neo_common.model.partition_table import whole
+from neo_common.states import Role, node_id
+from neo_common.wire.schema import (
+    Adopt,
+    Decision,
+    Fence,
+    Fenced,
+    FwdFail,
+    PtOk,
+    Refused,
+    Renew,
+    Renewed,
+    Resign,
+    SHello,
+    Start,
+    StartOk,
+    Sync,
+    Tombstone,
+    Unvote,
+    Voted,
+    VotedBy,
+)
+from neo_storage.core.events import Named
+from neo_storage.core.settings import StorageSettings
+from support.storage_rig import (
+    ALONE,
+    C1,
+    C2,
+    C3,
+    CLUSTER,
+    E1,
+    E2,
+    E3,
+    M1,
+    M2,
+    NO_CEILINGS,
+    P0,
+    PAIR,
+    S1,
+    S2,
+    T1,
+    T2,
+    F,
+    O,
+    Rig,
+    U,
+    of,
+    only,
+    packets,
+    table,
+    ttid,
+    vote,
+    write,
+)
+
+LEASE = StorageSettings(lease_s=3.0, lease_margin_s=0.5)
+LATER = table(((S1, U),), ((S1, U),), epoch=E2)
+
+
+def test_new_storage_greets_and_is_fenced() -> None:
+    rig = Rig()
+    assert only(rig.connect(M1), SHello) == SHello(NO_EPOCH, rig.core.image.table.version, ())
+    assert rig.receive(M1, Fence(E1)) == []
+    fenced = only(rig.flush(), Fenced, M1)
+    assert (fenced.epoch, fenced.cluster_id, fenced.table.rows) == (E1, bytes(16), ())
+
+
+def test_id_given_by_a_master_is_kept() -> None:
+    rig = Rig(NO_NODE)
+    rig.handle(Named(S2))
+    rig.serve(table(((S2, U),), ((S2, U),)))
+    rig.crash()
+    assert rig.core.me == S2
+    assert rig.core.image.cluster_id == CLUSTER
+
+
+def test_fence_tells_all_that_is_durable() -> None:
+    rig = Rig().serve()
+    rig.write_all(T1, write(4), counter=7)
+    rig.receive(C1, vote(write(0), known=T1))
+    rig.adopt(ALONE, aborts=(Tombstone(ttid(C2), 3),))
+    rig.flush()
+    fenced = only(rig.fence(E3), Fenced)
+    assert fenced.epoch == E3
+    assert [(h.ttid, h.partition, h.floor) for h in fenced.voted] == [(ttid(), P0, T1)]
+    assert fenced.decisions == (Decision(ttid(C3, 7), 1, T1, (P0,)),)
+    assert fenced.tombstones == (Tombstone(ttid(C2), 3),)
+    assert (fenced.ceilings, fenced.last, fenced.last_oid) == (NO_CEILINGS, T1, 4)
+    assert fenced.table == whole(ALONE)
+
+
+def test_lower_fence_is_ignored() -> None:
+    rig = Rig().serve()
+    rig.fence(E3)
+    assert rig.fence(E1) == []
+    assert rig.core.image.epoch == E3
+
+
+def test_fence_of_the_epoch_that_reigns_is_ignored() -> None:
+    rig = Rig().serve()
+    assert of(rig.fence(E1), Fenced) == []
+    assert rig.core.serving
+
+
+def test_fence_ends_what_is_in_flight() -> None:
+    rig = Rig().serve()
+    rig.receive(C1, vote(write(0)))
+    assert only(rig.receive(M1, Fence(E3)), Refused, C1).ttid == ttid()
+    assert of(rig.flush(), Voted) == []
+    assert len(rig.core.locks) == 0
+    assert rig.receive(C2, vote(write(2), client=C2)) == []
+
+
+def test_start_serves_when_durable() -> None:
+    rig = Rig()
+    rig.fence()
+    assert rig.start(ALONE) == []
+    sent = rig.flush()
+    assert only(sent, StartOk, M1).epoch == E1
+    assert only(sent, PtOk).version == ALONE.version
+    assert list(packets(sent)).index("PtOk") < list(packets(sent)).index("StartOk")
+
+
+def test_start_of_another_epoch_is_ignored() -> None:
+    rig = Rig()
+    rig.fence(E3)
+    rig.start(ALONE, epoch=E1)
+    assert not rig.core.serving
+
+
+def test_start_commits_and_aborts_what_recovery_decided() -> None:
+    rig = Rig().serve()
+    rig.receive(C1, vote(write(0)))
+    rig.receive(C2, vote(write(2), client=C2))
+    rig.flush()
+    rig.fence(E3)
+    rig.start(
+        table(((S1, U),), ((S1, U),), epoch=E3),
+        epoch=E3,
+        decisions=(Decision(ttid(), 1, T1, (P0,)),),
+        aborts=(Tombstone(ttid(C2), 1),),
+    )
+    rig.settle()
+    assert rig.backend.current(P0, write(0).oid) == T1
+    assert not rig.core.image.voted
+
+
+def test_start_keeps_what_is_pending_locked() -> None:
+    rig = Rig().serve()
+    rig.receive(C1, vote(write(0)))
+    rig.flush()
+    rig.fence(E3)
+    rig.start(table(((S1, U),), ((S1, U),), epoch=E3), epoch=E3)
+    assert ttid() in rig.core.locks.owners(write(0).oid)
+
+
+def test_tombstones_end_with_the_reign() -> None:
+    rig = Rig().serve()
+    rig.adopt(ALONE, aborts=(Tombstone(ttid(), 1),))
+    rig.fence(E3)
+    assert rig.core.image.tombstones
+    rig.start(table(((S1, U),), ((S1, U),), epoch=E3), epoch=E3)
+    assert not rig.core.image.tombstones
+
+
+def test_other_cluster_is_cut_off() -> None:
+    rig = Rig().serve()
+    rig.fence(E3)
+    new = whole(table(((S1, U),), ((S1, U),), epoch=E3))
+    rig.receive(M1, Start(E3, bytes(15) + b"x", new, NO_CEILINGS, (), ()))
+    assert rig.cut == [M1]
+    assert not rig.core.serving
+
+
+# ---------------------------------------------------------------------------------------------- lease
+
+
+def other_master(rig: Rig, epoch: Epoch = E2) -> bool:
+    """Whether M2 is heard."""
+    rig.connect(M2)
+    rig.receive(M2, Fence(epoch))
+    heard = bool(of(rig.flush(), Fenced, M2))
+    rig.lose(M2)
+    return heard
+
+
+def test_other_master_waits_for_the_end_of_the_lease() -> None:
+    rig = Rig(settings=LEASE).serve()
+    rig.lose(M1)
+    rig.tick(3.4)
+    rig.connect(M2)
+    rig.receive(M2, Fence(E2))
+    assert of(rig.flush(), Fenced) == []
+    rig.tick(0.2)
+    assert only(rig.flush(), Fenced, M2)
+
+
+def test_lease_is_renewed() -> None:
+    rig = Rig(settings=LEASE).serve()
+    rig.tick(3.0)
+    assert only(rig.receive(M1, Renew(E1, 17)), Renewed) == Renewed(E1, 17)
+    rig.tick(3.0)
+    assert not other_master(rig)
+
+
+def test_renewal_of_another_epoch_is_ignored() -> None:
+    rig = Rig(settings=LEASE).serve()
+    assert rig.receive(M1, Renew(E3, 17)) == []
+    rig.tick(3.6)
+    assert other_master(rig)
+
+
+def test_same_master_started_again_need_not_wait() -> None:
+    rig = Rig(settings=LEASE).serve()
+    rig.lose(M1)
+    rig.connect(M1)
+    rig.receive(M1, Fence(E3))
+    assert only(rig.flush(), Fenced)
+
+
+def test_resigning_ends_the_lease() -> None:
+    rig = Rig(settings=LEASE).serve()
+    rig.receive(M1, Resign(E1))
+    assert other_master(rig)
+
+
+def test_restarted_storage_waits_out_the_lease_that_it_may_have_given() -> None:
+    rig = Rig(settings=LEASE).serve()
+    rig.crash()
+    assert not other_master(rig)
+    rig.tick(3.6)
+    assert other_master(rig)
+
+
+def test_lease_runs_from_the_answer_on() -> None:
+    rig = Rig(settings=LEASE)
+    rig.fence()
+    rig.start(ALONE)
+    rig.tick(2.0)
+    rig.flush()
+    rig.tick(3.4)
+    assert not other_master(rig)
+
+
+def test_new_master_cuts_off_the_old_one() -> None:
+    rig = Rig(settings=LEASE).serve()
+    rig.tick(3.6)
+    assert other_master(rig)
+    assert rig.cut == [M1]
+
+
+# ---------------------------------------------------------------------------------------------- coming back
+
+
+def test_adopt_of_a_lower_epoch_is_answered_with_ours() -> None:
+    rig = Rig().serve()
+    rig.fence(E3)
+    sent = rig.receive(M1, Adopt(E1, CLUSTER, whole(ALONE), True, NO_CEILINGS, (), (), (), T1))
+    assert only(sent, SHello).epoch == E3
+
+
+def test_adopt_brings_a_storage_into_a_later_reign() -> None:
+    rig = Rig(settings=LEASE).serve()
+    rig.crash()
+    rig.tick(4.0)
+    rig.connect(M2)
+    rig.adopt(LATER, epoch=E2, master=M2)
+    assert only(rig.flush(), StartOk, M2).epoch == E2
+    assert rig.core.image.epoch == E2
+    rig.crash()
+    assert rig.core.image.epoch == E2
+
+
+def test_adopt_tells_the_votes_of_sessions_given_up() -> None:
+    rig = Rig().serve()
+    rig.receive(C1, vote(write(0)))
+    rig.flush()
+    told = only(rig.adopt(ALONE, gone=(1,)), VotedBy)
+    assert [v.ttid for v in told.voted] == [ttid()]
+
+
+def test_adopted_table_is_relied_on_when_it_is_durable_here() -> None:
+    rig = Rig().serve(PAIR)
+    rig.receive(C1, vote(write(0)))
+    rig.flush()
+    without = table(((S1, U), (S2, O)), ((S1, U), (S2, O)), ptid=2)
+    assert of(rig.adopt(without), Voted) == []
+    assert only(rig.flush(), Voted)
+
+
+def test_adopted_table_that_is_not_stable_is_not_relied_on() -> None:
+    rig = Rig().serve(PAIR)
+    rig.receive(C1, vote(write(0)))
+    rig.flush()
+    without = table(((S1, U), (S2, O)), ((S1, U), (S2, O)), ptid=2)
+    rig.adopt(without, stable=False)
+    assert of(rig.flush(), Voted) == []
+
+
+def test_adopt_reports_cells_that_votes_in_flight_wait_for() -> None:
+    rig = Rig().serve(PAIR, S2)
+    rig.receive(C1, vote(write(0)))
+    rig.lose(M1)
+    rig.lose(S2)
+    rig.connect(M1)
+    assert only(rig.adopt(PAIR), FwdFail) == FwdFail(PAIR.version, S2)
+
+
+def test_storage_goes_on_serving_without_a_primary() -> None:
+    rig = Rig().serve()
+    rig.lose(M1)
+    rig.receive(C1, vote(write(0)))
+    assert only(rig.flush(), Voted)
+
+
+# ---------------------------------------------------------------------------------------------- connections
+
+
+def test_client_that_comes_early_is_sent_away() -> None:
+    rig = Rig()
+    rig.connect(C1)
+    assert rig.cut == [C1]
+    assert rig.receive(C1, Unvote(ttid(), 1, E1, (P0,))) == []
+
+
+def test_lead_agrees_with_a_readable_cell_that_comes_back() -> None:
+    rig = Rig().serve(PAIR, S2)
+    rig.receive(C1, vote(write(0)))
+    rig.lose(S2)
+    sync = only(rig.connect(S2), Sync)
+    assert [r.ttid for r in sync.records] == [ttid()]
+
+
+def test_lost_cell_is_reported() -> None:
+    rig = Rig().serve(table(((S1, U), (S2, F)), ((S1, U),)), S2)
+    assert only(rig.lose(S2), FwdFail) == FwdFail(PAIR.version, S2)
+
+
+def test_lost_lead_is_not_reported_by_a_readable_cell() -> None:
+    rig = Rig(S2).serve(table(((S1, U), (S2, U)), ((S1, U), (S2, U))), S1)
+    assert rig.lose(S1) == []
+
+
+def test_wanted_peers_are_higher_ids_that_share_a_partition() -> None:
+    three = table(((S1, U), (S2, U)), ((S2, U),))
+    assert Rig(S1).serve(three).core.wanted_peers() == {S2}
+    assert Rig(S2).serve(three).core.wanted_peers() == frozenset()
+    assert Rig(S1).core.wanted_peers() == frozenset()
+
+
+def test_packets_of_a_connection_that_was_cut_are_not_handled() -> None:
+    rig = Rig().serve()
+    rig.lose(C1)
+    assert rig.receive(C1, vote(write(0))) == []
+    assert not rig.core.image.voted
+
+
+def test_master_id_is_in_the_epoch() -> None:
+    rig = Rig(settings=LEASE).serve()
+    rig.crash()
+    assert rig.core.reign.lease_holder() == node_id(Role.MASTER, 1)
+    rig.now = Seconds(rig.now + 10)
+    rig.tick()
+    assert rig.core.reign.lease_holder() is None
+
+
+def test_last_tid_survives() -> None:
+    rig = Rig().serve()
+    rig.write_all(T2, write(0), counter=1)
+    rig.crash()
+    assert rig.core.image.last_tid == T2
+    assert rig.core.ground.seen == T2
