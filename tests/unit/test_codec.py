@@ -181,9 +181,11 @@ def test_whole_numbers_pass_for_seconds(either: ModuleType) -> None:
     assert either.decode(NodeInfo, either.encode(info)).since == 4.0
 
 
-def test_fields_that_are_missing_are_our_error(either: ModuleType) -> None:
-    with pytest.raises(LocalProtocolError, match="AskLoad: 1 fields, not 3"):
-        either.encode(tuple.__new__(AskLoad, (1,)))
+@pytest.mark.parametrize("count", [0, 2, 4])
+def test_fields_that_are_missing_or_too_many_are_our_error(either: ModuleType, count: int) -> None:
+    """NamedTuples check their arguments; `tuple.__new__` and pickles do not."""
+    with pytest.raises(LocalProtocolError, match=f"AskLoad: {count} fields, not 3"):
+        either.encode(tuple.__new__(AskLoad, range(count)))
 
 
 def test_classes_that_are_no_namedtuples_cannot_be_decoded(either: ModuleType) -> None:
