@@ -158,7 +158,7 @@ class Tables:
         state = ground.mine(p)
         if self.is_old_stream(p, m.version) or lead(image.table, p) != peer or state is None:
             return
-        missing = [r for r in m.records if self._is_lacking(r)]
+        missing = [r for r in m.records if self._is_lacking(r, state)]
         for record in missing:
             if not image.tentative.complete(record, 0).whole:
                 self._ahead.gap(peer, record.ttid)
@@ -172,11 +172,18 @@ class Tables:
         votes = tuple(sorted(VoteId(r.ttid, r.attempt) for r in m.records))
         ground.when_durable(lambda: ground.send(peer, SyncOk(p, m.version, votes)))
 
-    def _is_lacking(self, record: Record) -> bool:
-        mine = self._ground.image.record(record.ttid, record.partition)
-        return (mine is None or mine.attempt < record.attempt) and not self._ground.image.is_superseded(
-            record.ttid, record.attempt
-        )
+    def _is_lacking(self, record: Record, state: CellState) -> bool:
+        """Return whether `_take_synced` would take *record*: then what went ahead of it must be here.
+
+        A cell that joins takes what is committed too; its Commit may have come between what went ahead and this.
+        """
+        image = self._ground.image
+        mine = image.record(record.ttid, record.partition)
+        if mine is not None and mine.attempt >= record.attempt:
+            return False
+        if record.ttid in image.decisions:
+            return state == CellState.JOINING
+        return not image.is_superseded(record.ttid, record.attempt)
 
     def _forget_unlisted(self, partition: Partition, m: Sync, state: CellState) -> None:
         """Forget the records that the lead has not. Those it knows as committed: the primary's Commit is on its way."""
@@ -241,7 +248,7 @@ class Tables:
             return
         ground.write(LogCopy(p, m.transactions, m.decisions))
         if m.next != NO_TID:
-            ground.send(peer, Pull(image.epoch, image.table.version, p, m.next, m.stop))
+            ground.send(peer, Pull(image.epoch, join.version, p, m.next, m.stop))
         else:  # it is read from the back end: it must be there before anybody is sent here
             ground.when_durable(lambda: ground.when_applied(lambda: self._joined(p, join.version, data=True)))
 

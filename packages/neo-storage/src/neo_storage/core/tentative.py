@@ -69,6 +69,9 @@ class Pieces:
     def __contains__(self, oid: Oid) -> bool:
         return oid in self._chunks
 
+    def __bool__(self) -> bool:
+        return bool(self._chunks)
+
     def at(self, oid: Oid, offset: int) -> bytes | None:
         """Return the piece that begins at *offset*, None if there is none."""
         index, rest = divmod(offset, PIECE_BYTES)
