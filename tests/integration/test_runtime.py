@@ -32,8 +32,10 @@ from neo_common.core import (
 from neo_common.errors import ConfigError, DeadlinePassed, HandshakeRefused, NeoError, PeerLost, RequestFailed
 from neo_common.ids import NO_EPOCH, NO_NODE, Instant, NodeId, Oid, Tid, Ttid
 from neo_common.runtime import logs, shell
-from neo_common.runtime.connection import ConnectionLimits
+from neo_common.runtime.clock import Clock
+from neo_common.runtime.connection import Connection, ConnectionLimits
 from neo_common.runtime.dialer import connect
+from neo_common.runtime.greenlets import Greenlets
 from neo_common.runtime.shell import EXIT_CRASH, EXIT_OK, Shell, ShellLimits
 from neo_common.states import Role, node_id
 from neo_common.wire.codec import FrameReader, frame
@@ -59,7 +61,7 @@ from neo_common.wire.schema import (
     Packet,
     RefusalCode,
 )
-from neo_common.wire.session import Limits
+from neo_common.wire.session import Ended, Limits, Notified, Opened, SessionEvent
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -613,6 +615,86 @@ def test_disconnect_tells_the_peer_why_and_the_core_nothing(cluster: Cluster) ->
     script(server).wait_for(lambda events: len([e for e in events if isinstance(e, Connected)]) == 2)
     assert script(server).of(Lost) == []
     assert len(script(server).of(Received)) == 1
+
+
+def test_what_waits_of_a_connection_that_is_disconnected_is_dropped(cluster: Cluster) -> None:
+    server: Shell
+
+    def react(event: Any) -> list[object]:
+        if isinstance(event, Greeted):
+            return [Accept(event.connection, event.hello.node)]
+        if event == "go":
+            handle = server.by_node[C1].handle
+            server._enqueue(handle, Received(C1, INVALIDATE))
+            return [Disconnect(C1, "no more")]
+        return []
+
+    server = cluster.server(Script(react))
+    raw = Raw(server, hello(C1))
+    server.post("go")
+    assert raw.next() == (0, Goodbye("no more"))
+    assert [type(event) for event in script(server).events] == [Greeted, Connected, str]
+
+
+def test_who_is_accepted_and_disconnected_at_once_was_never_there(cluster: Cluster) -> None:
+    def react(event: Any) -> list[object]:
+        if isinstance(event, Greeted):
+            return [Accept(event.connection, C1), Disconnect(C1, "on second thoughts")]
+        return []
+
+    server = cluster.server(Script(react))
+    raw = Raw(server, hello(C1))  # it has its HelloOk
+    assert raw.next() == (0, Goodbye("on second thoughts"))
+    assert [type(event) for event in script(server).events] == [Greeted]
+    assert server.by_node == {}
+
+
+def test_packets_of_different_events_are_never_taken_for_each_other(cluster: Cluster) -> None:
+    """Encoded frames are kept by the identity of a packet, which another packet may have later."""
+
+    def react(event: Any) -> list[object]:
+        if isinstance(event, Greeted):
+            return [Accept(event.connection, event.hello.node)]
+        return [Send(C1, INVALIDATE._replace(tid=Tid(event)))] if isinstance(event, int) else []
+
+    server = cluster.server(Script(react))
+    raw = Raw(server, hello(C1))
+    for tid in range(1, 100):
+        server.post(tid)
+    assert [raw.next() for _ in range(1, 100)] == [(0, INVALIDATE._replace(tid=Tid(tid))) for tid in range(1, 100)]
+
+
+def test_after_close_the_owner_hears_the_end_only(cluster: Cluster) -> None:
+    """Two notifications come with one receive; the owner closes at the first one."""
+
+    class Closing:
+        def __init__(self) -> None:
+            self.events: list[SessionEvent] = []
+
+        def connection_event(self, connection: Connection, event: SessionEvent) -> None:
+            self.events.append(event)
+            if isinstance(event, Notified):
+                connection.close("enough")
+
+    server = cluster.server()
+    owner = Closing()
+    crashes: list[str] = []
+    connection = Connection(
+        1,
+        connect(address_of(server)),
+        address_of(server),
+        hello(C1),
+        owner,
+        Greenlets(crashes.append),
+        Clock(),
+    )
+    connection.start()
+    connection.opened.get(timeout=WAIT_S)
+    server.by_node[C1].notify(INVALIDATE)
+    server.by_node[C1].notify(INVALIDATE)
+    assert connection.wait_closed(WAIT_S)
+    assert [type(event) for event in owner.events] == [Opened, Notified, Ended]
+    assert crashes == []
 
 
 def test_events_are_handled_one_after_the_other_never_nested(cluster: Cluster) -> None:

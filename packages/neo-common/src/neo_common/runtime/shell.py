@@ -522,8 +522,7 @@ class Shell:
         log.info("peer=%s address=%s lost: %s", node_text(node), connection.address, reason)
         if self.by_node.get(node) is connection:
             del self.by_node[node]
-        if connection.handle not in self._muted:
-            self._enqueue(connection.handle, Lost(node, reason))
+        self._enqueue(connection.handle, Lost(node, reason))
 
     def _accepted(self, sock: gsocket.socket, address: str) -> None:
         # A few above the limit are heard, to be told why; a flood is not.
