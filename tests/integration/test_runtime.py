@@ -59,6 +59,8 @@ from neo_common.wire.schema import (
     HelloOk,
     Invalidate,
     Packet,
+    Ping,
+    Pong,
     RefusalCode,
 )
 from neo_common.wire.session import Ended, Limits, Notified, Opened, SessionEvent
@@ -198,14 +200,18 @@ class Raw:
         return data
 
     def next(self) -> tuple[int, Packet]:
-        """Return the next frame; EOFError at the end."""
+        """Return the next frame, answering pings; EOFError at the end."""
         with gevent.Timeout(WAIT_S):
-            while not self.frames:
-                data = self.sock.recv(2**16)
-                if not data:
-                    raise EOFError
-                self.frames += self.reader.feed(data)
-            return self.frames.pop(0)
+            while True:
+                while not self.frames:
+                    data = self.sock.recv(2**16)
+                    if not data:
+                        raise EOFError
+                    self.frames += self.reader.feed(data)
+                request, packet = self.frames.pop(0)
+                if not isinstance(packet, Ping):
+                    return request, packet
+                self.sock.sendall(frame(Pong()))
 
     def closed(self) -> bool:
         """Read to the end; return whether there was one."""
@@ -308,7 +314,7 @@ def test_peer_that_does_not_read_is_pushed_back_and_then_served(cluster: Cluster
     question = frame(AskPiece(NO_EPOCH, Oid(1), Tid(1), 0), 1)
 
     def ask_all() -> None:
-        for request in range(1, 301):
+        for request in range(1, 101):
             greedy.sock.sendall(question[:6] + request.to_bytes(4, "big") + question[10:])
 
     asking = gevent.spawn(ask_all)
@@ -320,9 +326,9 @@ def test_peer_that_does_not_read_is_pushed_back_and_then_served(cluster: Cluster
     client = linked(cluster, server, C2)
     for oid in range(200):
         client.ask(S1, load(oid), WAIT_S)
-        # All 300 questions came with one receive: they are handled only as far as their answers have room.
+        # All 100 questions came with one receive: they are handled only as far as their answers have room.
         assert connection.output_bytes <= 5 * 2**20
-    for request in range(1, 301):
+    for request in range(1, 101):
         assert greedy.next() == (request, AnswerPiece(bytes(2**20)))
     asking.get()
     assert connection.output_bytes == 0
