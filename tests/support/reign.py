@@ -1,7 +1,7 @@
 """One MasterCore among fakes: its effects are performed at once, its peers answer by rote. For unit tests.
 
-A fake storage keeps what a real one would tell in `Fenced`, and answers what is in `answers`; take a packet class out of
-it to make the storage slow. Nothing here checks anything.
+A fake storage keeps what a real one would tell in `Fenced`, and answers what is in `answers`; take a packet class out
+of it to make the storage slow. Nothing here checks anything.
 """
 
 from __future__ import annotations

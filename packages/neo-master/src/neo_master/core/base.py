@@ -249,6 +249,8 @@ class MasterBase(ABC):
         self.ceilings_asked: Ceilings | None = None
         self.ceilings_need: set[NodeId] = set()
         self.waiting: deque[Waiting] = deque()
+        self.has_waited = False
+        """While what has waited for a ceiling is handled again."""
 
         # -- transactions
         self.decided: dict[Ttid, Decision] = {}
@@ -432,6 +434,10 @@ class MasterBase(ABC):
     @abstractmethod
     def newest_table(self) -> PartitionTable:
         """Return the newest table that recovery has found (recovery)."""
+
+    @abstractmethod
+    def is_founded_in_vain(self, table: PartitionTable) -> bool:
+        """Whether *table* is the first of all, and nothing was ever stored under it (recovery)."""
 
     @abstractmethod
     def known_cluster_id(self) -> bytes:

@@ -315,8 +315,9 @@ class MasterCore(Election, Recovery, Transactions, Tables, Sessions, Oids, Packs
         return wanted
 
     def newest_known_nodes(self) -> set[NodeId]:
-        """Return the storages of the table."""
-        return set(self.pt.nodes() or self.newest_table().nodes())
+        """Return the storages of the table, whose ids nobody else may have: one without id has not their data."""
+        table = self.pt if self.pt.partitions else self.newest_table()
+        return set() if not self.is_running and self.is_founded_in_vain(table) else set(table.nodes())
 
     def park(self, connection: int, hello: Hello, reason: str) -> None:
         """Let it wait, within bounds."""

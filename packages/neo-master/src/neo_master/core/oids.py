@@ -145,11 +145,13 @@ class Oids(MasterBase):
         self.ceilings, self.ceilings_asked = self.ceilings_asked, None
         waiting = list(self.waiting)
         self.waiting.clear()
+        self.has_waited = True
         for i, (client, packet, request) in enumerate(waiting):
             self.retry(client, packet, request)
             if self.waiting:  # it waits again: so do those behind it
                 self.waiting.extend(waiting[i + 1 :])
-                return
+                break
+        self.has_waited = False
 
     def retry(self, client: NodeId, packet: Packet, request: int) -> None:
         """Handle again what has waited."""

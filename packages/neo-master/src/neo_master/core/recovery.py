@@ -144,7 +144,11 @@ class Recovery(MasterBase):
 
     def is_whole(self, storage: NodeId, table: PartitionTable) -> bool:
         """Whether that storage has its disk still: who is readable has a table, but for the very first one."""
-        return self.replies[storage].table.partitions > 0 or table.version.ptid == 1
+        return self.replies[storage].table.partitions > 0 or self.is_founded_in_vain(table)
+
+    def is_founded_in_vain(self, table: PartitionTable) -> bool:
+        """Whether *table* is the first of all, and nothing was ever stored under it: who lacks it has lost nothing."""
+        return table.version.ptid == 1 and all(r.last == NO_TID and not r.voted for r in self.replies.values())
 
     def explain(self) -> None:
         """Say what recovery waits for."""

@@ -148,6 +148,9 @@ class Transactions(MasterBase):
             self.step_down("it should decide, and holds no lease")
             return
         tid = packet.given_tid or self.next_tid()
+        if self.has_waited and not packet.given_tid and self.above_ceiling(tid):
+            # The storages take longer to confirm than the ceilings are ahead: rather a tid that is a little old.
+            tid = Tid(max(self.last, self.tid_floor) + 1)
         if self.waiting or self.above_ceiling(tid):
             self.wait_for_ceiling(client, packet, tid)
             return
