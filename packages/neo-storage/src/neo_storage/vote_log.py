@@ -29,7 +29,7 @@ from neo_storage.core.log_format import (
     record_size,
     scan,
 )
-from neo_storage.core.log_records import LogRecord
+from neo_storage.core.log_records import LogRecord, LogStored
 from neo_storage.log_files import LogFiles
 
 _SUFFIX: Final = ".votes"
@@ -123,6 +123,8 @@ class VoteLog:
         self._file_count = 0
         self._spare_job: SpareJob | None = None
         self._failed: str | None = None
+        self._last_read: tuple[int, LogRecord] | None = None
+        """The last LogStored read back: the applier asks for it once per write that it holds."""
 
     def __repr__(self) -> str:
         return f"<VoteLog {self.first}..{self.end} segments={len(self._live)} spares={len(self._spares)}>"
@@ -217,6 +219,9 @@ class VoteLog:
 
         Raises: DataCorrupted when it is not there, or damaged.
         """
+        last = self._last_read
+        if last is not None and last[0] == position:
+            return last[1]
         live = self._live
         index = bisect_right(live, position, key=lambda segment: segment.header.first) - 1
         segment = live[index] if index >= 0 else None
@@ -230,6 +235,8 @@ class VoteLog:
         found = find_record(data, 0, position, segment.header.salt)
         if found is None:
             raise DataCorrupted(f"log record {position} is damaged, at {offset} of {segment.file.name}")
+        if isinstance(found.record, LogStored):
+            self._last_read = position, found.record
         return found.record
 
     def release(self, needed_from: int) -> None:
