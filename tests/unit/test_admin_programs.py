@@ -28,7 +28,7 @@ from neo_common.wire.schema import (
 from support.fake_master import A1, M1, NODES, S1, S2, TABLE, info
 
 CONFIG = Path(__file__).parents[2] / "config"
-PATHS = Paths("/run/neo 100%", "/run/neo 100%/supervisord.sock")
+PATHS = Paths("/run/neo it's", "/run/neo it's/supervisord.sock")
 
 
 def programs(host: str) -> configparser.ConfigParser:
@@ -49,7 +49,7 @@ def test_a_host_runs_its_nodes_masters_first() -> None:
     assert words == [
         "/opt/neo/bin/neoadmin", "serve", "--config", str(CONFIG / "three-machines.yaml"), "--name", "a1",
     ]  # fmt: skip
-    assert parser["program:m1"]["stdout_logfile"] == "/run/neo 100%/m1.log"
+    assert parser["program:m1"]["stdout_logfile"] == "/run/neo it's/m1.log"
     assert parser["program:m1"]["stopwaitsecs"] == "40"
 
 
@@ -64,8 +64,9 @@ def test_without_a_label_every_node_is_chosen_and_a_wrong_label_is_explained() -
 
 def test_paths_that_supervisord_cannot_read_back_are_refused() -> None:
     config = load(CONFIG / "one-machine.yaml")
-    with pytest.raises(ConfigError, match="supervisord cannot take the path"):
-        supervisord_conf(config, config.nodes, Paths("/run ;x", "/s"), "/bin")
+    for path in ("/run ;x", "/100%", "/run\nx"):
+        with pytest.raises(ConfigError, match="supervisord cannot take"):
+            supervisord_conf(config, config.nodes, Paths(path, "/s"), "/bin")
 
 
 # ------------------------------------------------------------------------------------------------ the core

@@ -120,7 +120,7 @@ def test_recovery_waits_for_every_readable_node_of_the_newest_table() -> None:
     r = restarted()
     r.dial(S1)
     assert r.core.state is ClusterState.RECOVERING
-    assert r.core.reason == "waits for storages S2: readable in table 3.2:7"
+    assert r.core.reason == "waits for storages s2 (S2): readable in table 3.2:7"
     assert not r.to(S1, s.Start)
     r.dial(S2)
     assert r.core.state is ClusterState.RUNNING

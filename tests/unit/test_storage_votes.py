@@ -312,11 +312,11 @@ def replica() -> Rig:
     return Rig(S2).serve(PAIR, S1)
 
 
-def record(rig: Rig, **changed: object) -> Fwd:
+def record(rig: Rig, attempt: int = 1) -> Fwd:
     """The Fwd that a lead sends of a vote on oid 0."""
     lead = Rig().serve(PAIR, S2)
     fwd = only(lead.receive(C1, vote(write(0))), Fwd)
-    return fwd._replace(record=fwd.record._replace(**changed))
+    return fwd._replace(record=fwd.record._replace(attempt=attempt))
 
 
 def test_cell_confirms_when_durable() -> None:

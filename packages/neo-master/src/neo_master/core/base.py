@@ -363,6 +363,7 @@ class MasterBase(ABC):
         """Return how people call *node*: name and id."""
         info = self.nodes.get(node)
         name = info.name if info is not None else ""
+        name = name or next((n.name for n in self.settings.storages if n.node == node), "")
         return f"{name} ({node_text(node)})" if name else node_text(node)
 
     # ------------------------------------------------------------------------------------------ between the parts

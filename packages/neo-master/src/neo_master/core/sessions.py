@@ -21,7 +21,9 @@ class Sessions(MasterBase):
         self.seen_epoch = max(self.seen_epoch, packet.promised)
         if packet.promised > self.epoch:
             self.meet_higher_promise(packet.promised)
-        elif not self.is_running:
+        if client not in self.connected:
+            return  # this master has stepped down
+        if not self.is_running:
             self.hellos[client] = packet
             self.try_start()
         else:

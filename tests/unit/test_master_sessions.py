@@ -1,0 +1,211 @@
+"""Clients: sessions, grace, giving up, fates."""
+
+from neo_common.core import Accept
+from neo_common.ids import Epoch, NodeId, Oid, Session, Tid, Ttid, make_epoch
+from neo_common.states import NodeState, Role, node_id
+from neo_common.wire import schema as s
+from support.reign import A1, C1, C2, M2, S1, S2, Reign, chello, p, record
+
+
+def test_new_sessions_are_made_of_the_epoch_number() -> None:
+    r = Reign().run(C1, C2)
+    number = r.core.epoch >> 24
+    assert [r.session(C1), r.session(C2)] == [number << 32 | 1, number << 32 | 2]
+
+
+def test_client_is_welcome_when_the_cluster_runs() -> None:
+    r = Reign()
+    r.client(C1)
+    assert not r.to(C1, s.Welcome)
+    assert r.to(C1, s.Cluster)
+    r.dial(S1, S2)
+    welcome = r.to(C1, s.Welcome)[0]
+    assert welcome.epoch == r.core.epoch
+    assert {i.node for i in welcome.nodes} == {S1, S2}
+    assert welcome.table.version == r.core.pt.version
+
+
+def test_client_keeps_its_session_within_the_grace() -> None:
+    r = Reign().run(C1)
+    session = r.session(C1)
+    r.lose(C1)
+    r.tick(2.0)
+    r.client(C1, chello(session, r.core.epoch))
+    assert r.session(C1) == session
+    assert not r.to(S1, s.Gone)
+
+
+def test_session_is_given_up_after_the_grace() -> None:
+    r = Reign().run(C1)
+    session = r.session(C1)
+    r.lose(C1)
+    r.tick(4.0)
+    assert r.to(S1, s.Gone) == r.to(S2, s.Gone) == [s.Gone(session)]
+    r.client(C1, chello(session, r.core.epoch))
+    assert r.session(C1) != session
+
+
+def test_votes_of_a_session_given_up_are_aborted() -> None:
+    r = Reign().run(C1)
+    ttid = r.ttid(C1)
+    r.storages[S2].voted = [record(ttid, 1, (1,))]
+    r.lose(C1)
+    r.tick(4.0)
+    assert r.to(S2, s.SAbort) == [s.SAbort(ttid, 1)]
+
+
+def test_client_comes_back_to_aborted_only_when_every_readable_node_has_told() -> None:
+    r = Reign().run(C1)
+    session, ttid = r.session(C1), r.ttid(C1)
+    r.storages[S2].answers.discard(s.Gone)
+    r.storages[S2].voted = [record(ttid, 0)]
+    r.lose(C1)
+    r.tick(4.0)
+    r.forget()
+    r.client(C1, chello(session, r.core.epoch, underway=(s.Underway(ttid, 1, s.Progress.FINISHING, (p(0),)),)))
+    assert not r.to(C1, s.Welcome)
+    r.storages[S2].answers.discard(s.SAbort)
+    r.say(S2, r.storages[S2].voted_by(session))
+    assert not r.to(C1, s.Welcome)
+    r.say(S2, s.AbortOk(ttid, 1))
+    assert r.to(C1, s.Welcome)[0].fates == (s.Fate(ttid, 1, s.FateKind.ABORTED, Tid(0)),)
+
+
+def test_readable_node_that_is_away_must_tell_too() -> None:
+    r = Reign(storages=1, replicas=0).run(C1)
+    session = r.session(C1)
+    r.lose(S1)
+    r.lose(C1)
+    r.core.give_up(session)
+    r.client(C1, chello(session, r.core.epoch))
+    assert not r.to(C1, s.Welcome)
+    r.dial(S1)
+    assert r.to(C1, s.Welcome)
+
+
+def test_finish_of_a_session_given_up_is_refused() -> None:
+    r = Reign().run(C1)
+    session = r.session(C1)
+    r.lose(C1)
+    r.tick(4.0)
+    r.client(C1)
+    r.say(C1, s.Finish(Ttid(session, 1), 1, r.core.epoch, (p(0),), (Oid(0),), s.Mode.C, Tid(0)))
+    assert r.to(C1, s.Aborted)
+    assert not r.to(S1, s.Commit)
+
+
+def test_fate_of_what_the_primary_has_not_heard_of_is_unchanged() -> None:
+    r = Reign().run(C1)
+    session, ttid = r.session(C1), r.ttid(C1)
+    r.lose(C1)
+    r.client(C1, chello(session, r.core.epoch, underway=(s.Underway(ttid, 1, s.Progress.VOTED, (p(0),)),)))
+    assert r.last_to(C1, s.Welcome).fates[0].kind == s.FateKind.UNCHANGED
+
+
+def test_fate_of_an_unknown_transaction_of_another_reign_is_aborted() -> None:
+    r = Reign().run()
+    ttid = Ttid(Session(5), 1)
+    hello = chello(ttid.session, make_epoch(0, M2), underway=(s.Underway(ttid, 1, s.Progress.FINISHING, (p(0),)),))
+    r.client(C1, hello)
+    assert r.last_to(C1, s.Welcome).fates[0].kind == s.FateKind.ABORTED
+
+
+def test_fate_of_what_was_committed_meanwhile() -> None:
+    r = Reign().run(C1)
+    tid, session, ttid = r.commit(C1), r.session(C1), r.ttid(C1)
+    r.lose(C1)
+    r.client(C1, chello(session, r.core.epoch, underway=(s.Underway(ttid, 1, s.Progress.FINISHING, (p(0),)),)))
+    assert r.last_to(C1, s.Welcome).fates == (s.Fate(ttid, 1, s.FateKind.COMMITTED, tid),)
+
+
+def test_new_connection_of_a_session_replaces_the_old_one() -> None:
+    r = Reign().run(C1)
+    session = r.session(C1)
+    r.client(C2, chello(session, r.core.epoch))
+    assert C1 not in r.connected
+    assert r.session(C2) == session
+    r.tick(5.0)
+    assert not r.to(S1, s.Gone)
+
+
+def test_client_without_id_gets_a_fresh_one() -> None:
+    r = Reign().run(C1)
+    handle = r.greet(Role.CLIENT, "new")
+    assert Accept(handle, node_id(Role.CLIENT, 2)) in r.effects
+
+
+def test_id_of_a_client_that_is_there_is_not_given_to_another() -> None:
+    r = Reign().run(C1)
+    handle = r.greet(Role.CLIENT, "other", C1, incarnation=999)
+    accepted = [e for e in r.effects if isinstance(e, Accept) and e.connection == handle]
+    assert accepted[0].node != C1
+    assert C1 in r.core.connected
+
+
+def test_id_is_never_given_twice_in_a_reign() -> None:
+    r = Reign().run()
+    seen: set[NodeId] = set()
+    for _ in range(5):
+        handle = r.greet(Role.CLIENT, "c")
+        node = next(e.node for e in r.effects if isinstance(e, Accept) and e.connection == handle)
+        assert node not in seen
+        seen.add(node)
+        r.lose(node)
+
+
+def test_too_many_clients_are_refused() -> None:
+    r = Reign(clients_max=1).run(C1)
+    assert r.refused[r.greet(Role.CLIENT, "c2")].code == s.RefusalCode.LIMIT
+
+
+def test_given_up_sessions_are_remembered_within_bounds() -> None:
+    r = Reign(remembered_max=3).run()
+    for _ in range(6):
+        r.client(C1)
+        r.lose(C1)
+        r.tick(4.0)
+    assert len(r.core.gone) == 3
+
+
+def test_client_goes_from_the_node_table_when_lost() -> None:
+    r = Reign().run(C1)
+    assert r.core.nodes[C1].state is NodeState.RUNNING
+    r.lose(C1)
+    assert r.core.nodes.get(C1) is None
+
+
+def test_admins_hear_of_clients_once_per_tick() -> None:
+    r = Reign().run()
+    r.admin()
+    r.forget()
+    r.client(C1)
+    r.client(C2)
+    assert not r.to(A1, s.Nodes)
+    r.tick()
+    assert len(r.to(A1, s.Nodes)) == 1
+    assert {C1, C2} <= {i.node for i in r.to(A1, s.Nodes)[0].nodes}
+
+
+def test_read_only_client_gets_no_oids() -> None:
+    r = Reign().run()
+    r.client(C1, chello(read_only=True))
+    answer = r.ask(C1, s.AskOids(1))
+    assert isinstance(answer, s.Error)
+    assert answer.code == s.ErrorCode.READ_ONLY
+
+
+def test_packets_of_a_peer_that_is_not_connected_are_dropped() -> None:
+    r = Reign().run(C1)
+    packet = r.finish(C1)
+    r.lose(C1)
+    r.say(C1, packet)
+    assert not r.to(S1, s.Commit)
+
+
+def test_epoch_that_a_client_has_promised_is_not_reigned_below() -> None:
+    r = Reign()
+    r.client(C1, chello(promised=make_epoch(4, M2)))
+    r.dial(S1, S2)
+    assert r.core.epoch > make_epoch(4, M2)
+    assert r.last_to(C1, s.Welcome).epoch == r.core.epoch
+    assert r.core.epoch != Epoch(0)
