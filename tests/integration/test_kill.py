@@ -37,7 +37,7 @@ class Writer(threading.Thread):
         super().__init__(name=f"writer-{number}", daemon=True)
         self._db = DB(cluster.open())
         self._keys = (f"left-{number}", f"right-{number}")
-        self._stop = threading.Event()
+        self._done = threading.Event()
         self.acknowledged = 0
         self.failures: list[str] = []
         self.wrong: list[str] = []
@@ -45,7 +45,7 @@ class Writer(threading.Thread):
 
     def run(self) -> None:
         manager = transaction.TransactionManager()
-        while not self._stop.is_set() and not self.wrong:
+        while not self._done.is_set() and not self.wrong:
             connection = None
             try:
                 manager.begin()
@@ -88,7 +88,7 @@ class Writer(threading.Thread):
         assert not self.wrong, self.wrong
 
     def stop(self) -> None:
-        self._stop.set()
+        self._done.set()
         self.join(RECOVERY_DEADLINE_S)
         assert not self.is_alive(), f"{self.name} is stuck"
         self._db.close()

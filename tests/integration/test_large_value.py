@@ -23,12 +23,12 @@ class SmallLoads(threading.Thread):
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(daemon=True)
         self._storage = cluster.open(cache_size=0)
-        self._stop = threading.Event()
+        self._done = threading.Event()
         self.count, self.longest_s, self.error = 0, 0.0, ""
 
     def run(self) -> None:
         try:
-            while not self._stop.is_set():
+            while not self._done.is_set():
                 for oid in SMALL:
                     began = time.monotonic()
                     assert self._storage.load(oid)[0] == b"small" + oid
@@ -39,7 +39,7 @@ class SmallLoads(threading.Thread):
             raise
 
     def stop(self) -> None:
-        self._stop.set()
+        self._done.set()
         self.join(30)
         self._storage.close()
         assert not self.error, self.error

@@ -70,6 +70,8 @@ class Commit:
         self.reads: dict[Oid, Tid] = {}
         self.resolved: list[Oid] = []
         self.is_voted = False
+        self.is_over = False
+        """The core has told its end: tpc_abort has nothing more to do."""
         self.restores = False
         """It stores what was committed elsewhere: whatever is current is replaced."""
         self._inline_bytes = 0
@@ -239,6 +241,8 @@ class Commit:
 
     def abort(self) -> None:
         """tpc_abort. Raises: CommittedByRecoveryError when it is too late for that."""
+        if self.is_over:  # tpc_vote or tpc_finish has failed
+            return
         shell = self.shell
         shell.step(self.tx, AbortNow(self.tx.ttid))
         try:
@@ -256,6 +260,7 @@ class Commit:
             self._end()
 
     def _end(self) -> None:
+        self.is_over = True
         self.shell.end(self.tx)
         self._spool.close()
 
