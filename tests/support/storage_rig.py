@@ -193,7 +193,7 @@ class Rig:
             match effect:
                 case Send(peer, packet, request):
                     cls = type(packet)
-                    assert decode(cls, encode(packet)) == packet  # type: ignore[type-var]  # it can travel
+                    assert decode(cls, encode(packet)) == packet  # it can travel
                     sent.append(Sent(peer, packet, request))
                 case Append(position, record, _):
                     last = self.log[-1][0] if self.log else self.backend.open().position

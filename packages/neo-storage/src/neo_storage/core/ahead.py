@@ -155,7 +155,8 @@ class Ahead:
         """It is decided: nothing of it is sent any more."""
         self._have.pop(ttid, None)
         self._wrong.pop(ttid, None)
-        self._from.pop(ttid, None)
+        if not self._ground.image.tentative.has(ttid):
+            self._from.pop(ttid, None)
 
     def forget(self, ttid: Ttid) -> None:
         """Drop what went ahead, here."""

@@ -40,7 +40,7 @@ class Ground:
         self.peers: set[NodeId] = set()
         self.master: NodeId | None = None
         self.serving = False
-        self.seen = image.last_tid
+        self.seen = max([image.last_tid, *(d.tid for d in image.decisions.values())])
         self.stable: PartitionTable | None = None
         self.gone: set[Session] = set()
         self.durable = image.position

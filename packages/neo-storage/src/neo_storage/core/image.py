@@ -60,7 +60,7 @@ class Image:
     """The state that the log makes. Read by all of the core, changed by `apply` alone.
 
     `voted[ttid][partition]`; `writers[oid][ttid]` is the same by object; `decisions` are those above the durable mark
-    that it was told; `position` is that of the last record.
+    that it was told; `last_tid` and `last_oid` are the highest of revisions here; `position` is that of the last record.
     """
 
     def __init__(self, kept: Kept, spool: Spool) -> None:
@@ -150,11 +150,15 @@ class Image:
                     self.writers[write.oid][ttid] = sealed
 
     def _settle(self, ttid: Ttid, attempt: int, *, committed: bool) -> tuple[VotedRecord, ...]:
-        """Drop the votes that a decision ends; return those of *attempt*."""
+        """Drop the votes that a decision ends; return those of *attempt*.
+
+        What went ahead stays if a commit comes before the vote: the vote of a cell that joins is still to come.
+        """
         parts = self.voted.get(ttid, {})
         ended = [p for p in sorted(parts) if committed or parts[p].record.attempt <= attempt]
         dropped = [v for v in (self._drop(ttid, p) for p in ended) if v is not None]
-        self.tentative.forget(ttid)
+        if dropped or not committed:
+            self.tentative.forget(ttid)
         return tuple(v for v in dropped if v.record.attempt == attempt)
 
 
@@ -236,15 +240,16 @@ def apply(image: Image, position: int, record: LogRecord) -> tuple[Op, ...]:
 
 
 def _commit(image: Image, record: LogCommit, committed: tuple[VotedRecord, ...]) -> tuple[Op, ...]:
-    decision = Decision(record.ttid, record.attempt, record.tid, record.parts)
-    if record.durable:
+    parts = record.parts or (committed[0].record.parts if committed else ())
+    decision = Decision(record.ttid, record.attempt, record.tid, parts)
+    if record.durable and committed:  # a decision alone does not make the back end forget others
         for ttid in [t for t, d in image.decisions.items() if d.tid <= record.durable]:
             del image.decisions[ttid]
     image.decisions[record.ttid] = decision
     image.tombstones.pop(record.ttid, None)
-    image.last_tid = max(image.last_tid, record.tid)
     if not committed:
         return (ApplyDecision(decision),)
+    image.last_tid = max(image.last_tid, record.tid)
     chunks: dict[Oid, Pieces] = {}
     partitions: list[tuple[Partition, tuple[Write, ...]]] = []
     only_reads = all(v.record.reads and not v.record.writes for v in committed)
@@ -261,7 +266,6 @@ def _commit(image: Image, record: LogCommit, committed: tuple[VotedRecord, ...])
         if r.writes or not r.reads or only_reads:  # a partition that was only read has no part in the history
             partitions.append((r.partition, r.writes))
     image._needed.note(image.position, min(v.position for v in committed))
-    parts = record.parts or committed[0].record.parts
     return (
         ApplyCommit(
             record.ttid,

@@ -150,6 +150,10 @@ class Tentative:
         """Return whose data is here, in order."""
         return tuple(sorted(self._ahead))
 
+    def has(self, ttid: Ttid) -> bool:
+        """Return whether anything of that transaction is here."""
+        return ttid in self._ahead
+
     def first_position(self) -> int | None:
         """Return the oldest log position that is needed for what is here; None if nothing is."""
         return min((a.first for a in self._ahead.values()), default=None)

@@ -1,0 +1,400 @@
+"""Large transactions: what goes ahead of the vote."""
+
+import pytest
+
+from neo_common.checksum import checksum
+from neo_common.ids import MAX_TID, NO_TID, Oid, Tid
+from neo_common.wire.schema import (
+    INLINE_BYTES,
+    PIECE_BYTES,
+    AnswerLoad,
+    AnswerPiece,
+    AskLoad,
+    AskPiece,
+    Compression,
+    Conflict,
+    Data,
+    ErrorCode,
+    Fwd,
+    FwdOk,
+    FwdPiece,
+    FwdStore,
+    Gone,
+    Refused,
+    SAbort,
+    Store,
+    StorePiece,
+    Sync,
+    Unvote,
+    Voted,
+    Write,
+)
+from neo_storage.core.log_records import LogPiece, LogStored
+from neo_storage.core.settings import StorageSettings
+from support.storage_rig import (
+    C1,
+    C2,
+    E1,
+    M1,
+    P0,
+    PAIR,
+    S1,
+    S2,
+    T1,
+    T2,
+    J,
+    O,
+    Rig,
+    U,
+    data,
+    of,
+    only,
+    relay,
+    table,
+    ttid,
+    vote,
+    write,
+)
+
+BIG = b"a" * PIECE_BYTES + b"b" * PIECE_BYTES + b"end"
+OUT = table(((S1, U), (S2, O)), ((S2, U), (S1, U)))
+JOINS = table(((S1, U), (S2, J)), ((S2, U), (S1, U)), ptid=2)
+
+
+def store(*writes: Write, first: int = 0, counter: int = 1) -> Store:
+    return Store(ttid(counter=counter), E1, P0, first, writes)
+
+
+def piece(oid: int, offset: int, value: bytes = BIG, counter: int = 1) -> StorePiece:
+    part = value[offset : offset + PIECE_BYTES]
+    return StorePiece(ttid(counter=counter), E1, Oid(oid), offset, part)
+
+
+def big(oid: int, base: int = 0) -> Write:
+    """A write whose value goes in pieces."""
+    return Write(Oid(oid), Tid(base), NO_TID, Data(Compression.NONE, checksum(BIG), len(BIG), b""))
+
+
+def send_pieces(rig: Rig, oid: int) -> None:
+    for offset in range(0, len(BIG), PIECE_BYTES):
+        rig.receive(C1, piece(oid, offset))
+
+
+def test_vote_has_what_went_ahead() -> None:
+    rig = Rig().serve()
+    assert rig.receive(C1, store(write(0, 0, b"zero"), write(2, 0, b"two"))) == []
+    rig.receive(C1, store(write(4, 0, b"four"), first=2))
+    rig.receive(C1, vote(write(6, 0, b"six"), tentative={0: 3}))
+    assert only(rig.flush(), Voted).parts == (P0,)
+    rig.commit(T1)
+    rig.settle()
+    cell = rig.backend.state.cells[P0]
+    assert {o: revs[0].data.value for o, revs in cell.items()} == {0: b"zero", 2: b"two", 4: b"four", 6: b"six"}
+
+
+def test_what_went_ahead_is_checked_and_locked_by_the_vote() -> None:
+    rig = Rig().serve()
+    rig.write_all(T1, write(0), counter=1)
+    rig.receive(C1, store(write(0, 50), write(2)))
+    assert rig.core.locks.owners(Oid(2)) == {}
+    assert [s.oid for s in only(rig.receive(C1, vote(tentative={0: 2})), Conflict).stale] == [0]
+    rig.receive(C1, store(write(0, T1), write(2)))
+    rig.receive(C1, vote(tentative={0: 2}))
+    assert set(rig.core.locks.owners(Oid(2))) == {ttid()}
+
+
+def test_store_from_the_beginning_replaces_what_was_there() -> None:
+    rig = Rig().serve()
+    rig.receive(C1, store(write(0, 0, b"first"), write(2)))
+    rig.receive(C1, store(write(0, 0, b"second")))
+    rig.receive(C1, vote(tentative={0: 1}))
+    rig.flush()
+    rig.commit(T1)
+    rig.settle()
+    assert {o: revs[0].data.value for o, revs in rig.backend.state.cells[P0].items()} == {0: b"second"}
+
+
+def test_values_that_went_ahead_are_not_kept_in_memory() -> None:
+    rig = Rig().serve()
+    rig.receive(C1, store(write(0, 0, bytes(100_000))))
+    rig.receive(C1, vote(tentative={0: 1}))
+    rig.flush()
+    assert rig.core.image.voted_bytes == 0
+    rig.commit(T1)
+    assert rig.core.ground.overlay.bytes < 1000
+
+
+def test_gap_cuts_the_connection() -> None:
+    rig = Rig().serve()
+    rig.receive(C1, store(write(0), first=1))
+    assert rig.cut == [C1]
+
+
+def test_vote_that_names_more_than_came_cuts_the_connection() -> None:
+    rig = Rig().serve()
+    rig.receive(C1, store(write(0)))
+    rig.receive(C1, vote(tentative={0: 2}))
+    assert rig.cut == [C1]
+    assert not rig.core.image.voted
+
+
+def test_wrong_checksum_fails_the_vote() -> None:
+    rig = Rig().serve()
+    rig.receive(C1, store(write(0)._replace(data=data(b"x")._replace(checksum=bytes(16)))))
+    assert only(rig.receive(C1, vote(tentative={0: 1})), Refused).code == ErrorCode.CORRUPTED
+
+
+def test_too_much_ahead_fails_the_vote() -> None:
+    rig = Rig(settings=StorageSettings(undecided_bytes=1000)).serve()
+    rig.receive(C1, store(write(0, 0, bytes(900))))
+    rig.receive(C1, store(write(2, 0, bytes(200)), first=1))
+    assert only(rig.receive(C1, vote(tentative={0: 2})), Refused).code == ErrorCode.NO_SPACE
+
+
+def test_lost_client_takes_along_what_went_ahead() -> None:
+    rig = Rig().serve()
+    rig.receive(C1, store(write(0)))
+    rig.lose(C1)
+    assert rig.core.image.tentative.ttids() == ()
+
+
+def test_unvote_leaves_what_went_ahead_for_the_next_attempt() -> None:
+    rig = Rig().serve()
+    rig.receive(C1, store(write(0)))
+    rig.receive(C1, vote(tentative={0: 1}))
+    rig.flush()
+    rig.receive(C1, Unvote(ttid(), 1, E1, (P0,)))
+    rig.receive(C1, vote(tentative={0: 1}, attempt=2))
+    assert only(rig.flush(), Voted).attempt == 2
+
+
+@pytest.mark.parametrize("end", ["abort", "gone", "commit", "age"])
+def test_what_went_ahead_is_forgotten(end: str) -> None:
+    rig = Rig().serve()
+    rig.receive(C1, store(write(0)))
+    match end:
+        case "abort":
+            rig.receive(M1, SAbort(ttid(), 1))
+        case "gone":
+            rig.receive(M1, Gone(ttid().session))
+        case "commit":
+            rig.receive(C1, vote(tentative={0: 1}))
+            rig.flush()
+            rig.commit(T1)
+        case _:
+            rig.tick(3500.0)
+            assert rig.core.image.tentative.ttids() != ()
+            rig.tick(200.0)
+    assert rig.core.image.tentative.ttids() == ()
+
+
+# ---------------------------------------------------------------------------------------------- pieces
+
+
+def test_value_in_pieces_is_read_from_the_log_then_from_the_back_end() -> None:
+    rig = Rig().serve()
+    send_pieces(rig, 0)
+    rig.receive(C1, vote(big(0)))
+    assert only(rig.flush(), Voted)
+    rig.commit(T1)
+    for _ in range(2):
+        loaded = only(rig.receive(C2, AskLoad(E1, Oid(0), MAX_TID), 1), AnswerLoad)
+        assert loaded.data == big(0).data
+        parts = [
+            only(rig.receive(C2, AskPiece(E1, Oid(0), T1, offset), 1), AnswerPiece).value
+            for offset in range(0, len(BIG), PIECE_BYTES)
+        ]
+        assert b"".join(parts) == BIG
+        rig.settle()
+    assert len(rig.core.ground.overlay) == 0
+
+
+def test_value_in_pieces_of_a_store() -> None:
+    rig = Rig().serve()
+    send_pieces(rig, 0)
+    rig.receive(C1, store(big(0), write(2)))
+    rig.receive(C1, vote(tentative={0: 2}))
+    rig.flush()
+    rig.commit(T1)
+    rig.settle()
+    assert rig.backend.state.cells[P0][Oid(0)][0].data.value == BIG
+
+
+def test_value_that_went_ahead_is_loaded_whole() -> None:
+    rig = Rig().serve()
+    rig.receive(C1, store(write(0, 0, b"small")))
+    rig.receive(C1, vote(tentative={0: 1}))
+    rig.flush()
+    rig.commit(T1)
+    assert only(rig.receive(C2, AskLoad(E1, Oid(0), MAX_TID), 1), AnswerLoad).data == data(b"small")
+
+
+def test_piece_after_a_gap_cuts_the_connection() -> None:
+    rig = Rig().serve()
+    rig.receive(C1, piece(0, 0))
+    rig.receive(C1, piece(0, 2 * PIECE_BYTES))
+    assert rig.cut == [C1]
+
+
+def test_missing_pieces_cut_the_connection() -> None:
+    rig = Rig().serve()
+    rig.receive(C1, vote(big(0)))
+    assert rig.cut == [C1]
+
+
+def test_too_few_pieces_fail_the_vote() -> None:
+    rig = Rig().serve()
+    rig.receive(C1, piece(0, 0))
+    assert only(rig.receive(C1, vote(big(0))), Refused).code == ErrorCode.CORRUPTED
+
+
+def test_pieces_with_a_wrong_checksum_fail_the_vote() -> None:
+    rig = Rig().serve()
+    send_pieces(rig, 0)
+    wrong = big(0)._replace(data=big(0).data._replace(checksum=bytes(16)))
+    assert only(rig.receive(C1, vote(wrong)), Refused).code == ErrorCode.CORRUPTED
+
+
+def test_value_above_the_limit_is_refused_while_it_comes() -> None:
+    rig = Rig(settings=StorageSettings(object_bytes=PIECE_BYTES)).serve()
+    rig.receive(C1, piece(0, 0))
+    rig.receive(C1, piece(0, PIECE_BYTES))
+    assert only(rig.receive(C1, vote(big(0))), Refused).code == ErrorCode.TOO_LARGE
+    assert not any(isinstance(r, LogPiece) and r.offset for _, r in rig.log)
+
+
+# ---------------------------------------------------------------------------------------------- other cells
+
+
+def test_what_goes_ahead_is_passed_on_and_the_vote_names_it() -> None:
+    rig = Rig().serve(PAIR, S2)
+    assert only(rig.receive(C1, store(write(0))), FwdStore, S2).store == store(write(0))
+    assert only(rig.receive(C1, piece(2, 0)), FwdPiece, S2).piece == piece(2, 0)
+    fwd = only(rig.receive(C1, vote(tentative={0: 1})), Fwd, S2)
+    assert (fwd.record.tentative, fwd.record.writes) == (1, ())
+
+
+def test_cell_puts_vote_and_what_went_ahead_together() -> None:
+    one, two = Rig().serve(PAIR, S2), Rig(S2).serve(PAIR, S1)
+    rigs = {S1: one, S2: two}
+    for packet in (piece(0, 0), piece(0, PIECE_BYTES), piece(0, 2 * PIECE_BYTES), store(big(0), write(2, 0, b"two"))):
+        relay(rigs, one.receive(C1, packet), S1)
+    outside = relay(rigs, one.receive(C1, vote(write(4, 0, b"four"), tentative={0: 2})), S1)
+    assert only(outside, Voted, C1)
+    for rig in rigs.values():
+        rig.commit(T1)
+        rig.settle()
+        cell = rig.backend.state.cells[P0]
+        assert {o: revs[0].data.value for o, revs in cell.items()} == {0: BIG, 2: b"two", 4: b"four"}
+
+
+def test_cell_that_lacks_what_went_ahead_cuts_the_connection() -> None:
+    one, two = Rig().serve(PAIR, S2), Rig(S2).serve(PAIR, S1)
+    one.receive(C1, store(write(0)))
+    fwd = only(one.receive(C1, vote(tentative={0: 1})), Fwd)
+    two.receive(S1, fwd)
+    assert two.cut == [S1]
+    assert not two.core.image.voted
+
+
+def test_cell_that_was_away_gets_it_again() -> None:
+    one, two = Rig().serve(PAIR, S2), Rig(S2).serve(PAIR, S1)
+    rigs = {S1: one, S2: two}
+    relay(rigs, one.receive(C1, store(write(0, 0, b"zero"))), S1)
+    one.lose(S2)
+    two.lose(S1)
+    relay(rigs, one.connect(S2), S1)
+    two.connect(S1)
+    one.receive(C1, store(write(2, 0, b"two"), first=1))  # not to S2: it has not the beginning any more
+    outside = relay(rigs, one.receive(C1, vote(tentative={0: 2})), S1)
+    assert only(outside, Voted)
+    assert {w.oid for w in next(two.core.image.records()).writes} == {0, 2}
+
+
+def test_sync_sends_again_what_went_ahead() -> None:
+    one, two = Rig().serve(OUT, S2), Rig(S2).serve(OUT, S1)
+    rigs = {S1: one, S2: two}
+    send_pieces(one, 0)
+    one.receive(C1, store(big(0), write(2, 0, b"two")))
+    one.receive(C1, vote(write(4, 0, b"four"), tentative={0: 2}))
+    one.flush()
+    relay(rigs, two.set_table(JOINS, last=T2), S2)
+    relay(rigs, one.set_table(JOINS, last=T2), S1)
+    assert {w.oid for w in next(two.core.image.records()).writes} == {0, 2, 4}
+    two.commit(T1)
+    two.settle()
+    cell = two.backend.state.cells[P0]
+    assert {o: revs[0].data.value for o, revs in cell.items()} == {0: BIG, 2: b"two", 4: b"four"}
+
+
+def test_sync_that_would_be_too_large_sends_records_ahead() -> None:
+    rig = Rig().serve(OUT, S2)
+    for n in range(3):
+        rig.receive(C1, vote(write(2 * n, 0, bytes(INLINE_BYTES // 2)), counter=n + 1))
+    rig.flush()
+    sent = rig.set_table(JOINS, last=T2)
+    sync = only(sent, Sync, S2)
+    assert sum(len(w.data.value) for r in sync.records for w in r.writes) <= INLINE_BYTES
+    assert [(r.tentative, len(r.writes)) for r in sync.records] == [(0, 1), (0, 1), (1, 0)]
+    assert [len(s.store.writes) for s in of(sent, FwdStore)] == [1]
+
+
+def test_commit_between_what_goes_ahead_and_its_vote_keeps_it() -> None:
+    """At a cell that joins: the decision comes from the primary, the vote from the lead."""
+    two = Rig(S2).serve(OUT, S1)
+    two.set_table(JOINS, last=T2)
+    two.receive(S1, FwdStore(E1, JOINS.version, store(write(0, 0, b"zero"))))
+    two.commit(400)
+    lead = Rig().serve(JOINS, S2)
+    lead.receive(C1, store(write(0, 0, b"zero")))
+    two.receive(S1, only(lead.receive(C1, vote(tentative={0: 1})), Fwd))
+    assert only(two.settle(), FwdOk)
+    assert two.backend.current(P0, Oid(0)) == 400
+    assert two.core.image.tentative.ttids() == ()
+
+
+# ---------------------------------------------------------------------------------------------- restart
+
+
+def test_vote_with_what_went_ahead_survives_a_crash() -> None:
+    rig = Rig().serve()
+    send_pieces(rig, 0)
+    rig.receive(C1, store(big(0), write(2, 0, b"two")))
+    rig.receive(C1, vote(tentative={0: 2}))
+    rig.flush()
+    rig.crash()
+    rig.connect(M1)
+    rig.adopt(rig.core.image.table)
+    rig.commit(T1)
+    rig.settle()
+    assert rig.backend.state.cells[P0][Oid(0)][0].data.value == BIG
+
+
+def test_log_is_needed_from_the_first_record_of_a_vote() -> None:
+    rig = Rig().serve()
+    first = rig.log[-1][0] + 1
+    rig.receive(C1, store(write(0)))
+    assert isinstance(rig.log[-1][1], LogStored)
+    rig.receive(C1, vote(tentative={0: 1}))
+    rig.settle()
+    assert rig.core.needed_from(rig.durable) == first
+    rig.commit(T1)
+    rig.flush()
+    assert rig.core.needed_from(rig.durable - 1) == first  # a restart replays the commit, and needs the vote
+    rig.apply()
+    assert rig.core.needed_from(rig.durable) == rig.durable + 1
+
+
+def test_recycled_log_is_enough_for_a_restart() -> None:
+    rig = Rig().serve()
+    for n in range(1, 5):
+        rig.receive(C1, store(write(2 * n), counter=n))
+        rig.receive(C1, vote(tentative={0: 1}, counter=n))
+        rig.flush()
+        if n % 2:
+            rig.commit(100 * n, counter=n)
+        rig.settle()
+        needed = rig.core.needed_from(rig.backend.checkpoint())
+        rig.log = [entry for entry in rig.log if entry[0] >= needed]
+    rig.crash()
+    assert sorted(rig.core.image.voted) == [ttid(counter=2), ttid(counter=4)]

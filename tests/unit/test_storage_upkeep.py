@@ -1,0 +1,128 @@
+"""Ceilings, packing, garbage, state, stopping."""
+
+from neo_common.ids import Oid, Tid
+from neo_common.wire.schema import (
+    Ceilings,
+    CeilingsOk,
+    Collect,
+    CollectOk,
+    FwdOk,
+    Pack,
+    PackProgress,
+    SetCeilings,
+    Stop,
+    StorageState,
+)
+from neo_storage.core.events import Packed
+from neo_storage.core.settings import StorageSettings
+from support.storage_rig import (
+    ALONE,
+    C1,
+    M1,
+    P0,
+    P1,
+    PAIR,
+    S1,
+    S2,
+    T1,
+    T2,
+    T3,
+    O,
+    Rig,
+    U,
+    of,
+    only,
+    table,
+    ttid,
+    vote,
+    write,
+)
+
+
+def test_ceilings_are_confirmed_when_durable_and_never_sink() -> None:
+    rig = Rig().serve()
+    higher = Ceilings(Tid(2 * 10**6), Oid(5))
+    assert rig.receive(M1, SetCeilings(higher)) == []
+    assert only(rig.flush(), CeilingsOk, M1).ceilings == higher
+    assert rig.core.image.ceilings == Ceilings(Tid(2 * 10**6), Oid(10**6))
+
+
+def test_pack_begins_when_the_order_is_durable() -> None:
+    rig = Rig(S2).serve(table(((S1, U), (S2, O)), ((S2, U),)))
+    assert rig.receive(M1, Pack(7, T2)) == []
+    assert rig.packs == []
+    assert only(rig.flush(), PackProgress, M1) == PackProgress(7, 0, 1, 0, 0)
+    assert [tuple(p) for p in rig.packs] == [(7, T2, (P1,))]
+
+
+def test_each_cell_that_is_packed_is_told() -> None:
+    rig = Rig().serve()
+    rig.receive(M1, Pack(7, T2))
+    rig.flush()
+    assert only(rig.packed(Packed(7, P0, 3, 300)), PackProgress) == PackProgress(7, 1, 2, 3, 300)
+    assert only(rig.packed(Packed(7, P1, 1, 100)), PackProgress) == PackProgress(7, 2, 2, 4, 400)
+
+
+def test_cell_of_an_earlier_order_is_not_counted() -> None:
+    rig = Rig().serve()
+    rig.receive(M1, Pack(8, T2))
+    rig.flush()
+    assert rig.packed(Packed(7, P0, 3, 300)) == []
+
+
+def test_pack_goes_on_after_a_restart() -> None:
+    rig = Rig().serve()
+    rig.receive(M1, Pack(7, T2))
+    rig.settle()
+    rig.crash()
+    rig.connect(M1)
+    rig.adopt(ALONE)
+    assert [(p.order, p.tid) for p in rig.packs] == [(7, T2)]
+
+
+def test_garbage_is_removed_but_not_what_is_newer_or_being_written() -> None:
+    rig = Rig().serve()
+    rig.write_all(T1, write(0), write(2), write(4), counter=1)
+    rig.write_all(T3, write(2, T1), counter=2)
+    rig.receive(C1, vote(write(4, T1)))
+    rig.receive(M1, Collect(5, T2, tuple(Oid(o) for o in (0, 2, 4, 6))))
+    assert of(rig.flush(), CollectOk) == []
+    assert only(rig.apply(), CollectOk, M1) == CollectOk(5, 1)
+    assert sorted(rig.backend.state.cells[P0]) == [2, 4]
+
+
+def test_garbage_of_others_is_confirmed_too() -> None:
+    rig = Rig().serve(PAIR, S2)
+    assert only(rig.receive(M1, Collect(5, T2, (Oid(77),))) + rig.settle(), CollectOk).removed == 0
+
+
+def test_state_is_told_when_it_changes_and_now_and_then() -> None:
+    rig = Rig(settings=StorageSettings(state_s=5.0, disk_reserve_bytes=100)).serve()
+    assert only(rig.disk(free=1000), StorageState, M1) == StorageState(True, "", 1000, 1000)
+    assert rig.disk(free=900) == []
+    low = only(rig.disk(free=50), StorageState)
+    assert not low.accepts_votes
+    assert "50 bytes are free" in low.reason
+    assert of(rig.tick(5.1), StorageState) != []
+
+
+def test_node_stops_when_what_was_begun_is_durable() -> None:
+    rig = Rig().serve(PAIR, S2)
+    rig.receive(C1, vote(write(0)))
+    rig.receive(M1, Stop("the operator wants it"))
+    rig.flush()
+    assert rig.exit is None
+    rig.receive(S2, FwdOk(ttid(), 1, P0))
+    assert rig.exit is not None
+    assert (rig.exit.status, rig.exit.reason) == (0, "the operator wants it")
+
+
+def test_node_without_votes_stops_when_its_log_is_durable() -> None:
+    rig = Rig().serve()
+    rig.receive(C1, vote(write(0)))
+    rig.flush()
+    rig.commit(T1)
+    rig.receive(M1, Stop("bye"))
+    assert rig.exit is None
+    rig.flush()
+    assert rig.exit is not None
