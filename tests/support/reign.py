@@ -92,6 +92,7 @@ class FakeStorage:
 
     def answer(self, packet: Any) -> list[Any]:
         """Take a packet, return the answers."""
+        told: list[Any]
         match packet:
             case s.Fence(epoch):
                 self.epoch = epoch

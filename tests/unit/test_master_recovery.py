@@ -1,5 +1,7 @@
 """From nothing to RUNNING: the first table, what recovery waits for, what it decides."""
 
+from typing import Any
+
 import pytest
 
 from neo_common.core import Accept
@@ -18,7 +20,7 @@ T1, T2, T3 = (Ttid(SESSION, n) for n in (1, 2, 3))
 X1 = Ttid(OTHER, 1)
 
 
-def restarted(**fields: object) -> Reign:
+def restarted(**fields: Any) -> Reign:
     """Return a new master; its storages have a table of two rows, and what a former reign has left."""
     r = Reign(partitions=2, **fields)
     table = PartitionTable(Version(OLD, Ptid(7)), 1, [(Cell(S1, U), Cell(S2, U)), (Cell(S2, U), Cell(S1, U))])

@@ -223,6 +223,8 @@ class MasterBase(ABC):
         self.pt: PartitionTable = EMPTY
         self.stable_pt: PartitionTable = EMPTY
         """The last table that was durable wherever it must be."""
+        self.stable_readable: frozenset[NodeId] = frozenset()
+        """The nodes readable in it."""
         self.sent_pt: dict[NodeId, PartitionTable] = {}
         """The last table that each peer was sent over its connection."""
         self.changes: deque[Change] = deque()
@@ -471,6 +473,10 @@ class MasterBase(ABC):
     @abstractmethod
     def pump(self) -> None:
         """Begin the next change of the partition table, if none is under way (tables)."""
+
+    @abstractmethod
+    def set_stable(self) -> None:
+        """The newest table is stable (tables)."""
 
     @abstractmethod
     def index_table(self) -> None:

@@ -150,8 +150,7 @@ class Election(MasterBase):
     def valid_lease(self) -> bool:
         """Whether a node readable in the stable table has promised to hear nobody else, for now at least."""
         now = self.now.monotonic
-        readable = self.stable_pt.readable_nodes()
-        return any(until > now and storage in readable for storage, until in self.lease_until.items())
+        return any(until > now and storage in self.stable_readable for storage, until in self.lease_until.items())
 
     def renew_leases(self) -> None:
         """Ask for longer leases, three times per lease."""

@@ -392,7 +392,8 @@ class Recovery(MasterBase):
         """Have all of it made durable on everybody who is there."""
         if self.cluster_id == NO_ID:
             self.cluster_id = self.known_cluster_id()
-        self.pt = self.stable_pt = table
+        self.pt = table
+        self.set_stable()
         self.index_table()
         self.name_table_nodes()
         self.ceilings = self.first_ceilings()

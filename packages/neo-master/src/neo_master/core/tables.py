@@ -129,6 +129,11 @@ class Tables(MasterBase):
         for storage in sorted(self.obeying):
             self.send(storage, SetPT(self.table_for(storage), self.last))
 
+    def set_stable(self) -> None:
+        """The newest table is stable."""
+        self.stable_pt = self.pt
+        self.stable_readable = self.pt.readable_nodes()
+
     def index_table(self) -> None:
         """Note what is asked often of the new table."""
         self.readiness.table_changed(self.pt)
@@ -161,7 +166,7 @@ class Tables(MasterBase):
         if self.pt_need is None or self.pt_need or not self.is_running:
             return
         self.pt_need, self.promoting = None, ()
-        self.stable_pt = self.pt
+        self.set_stable()
         self.tell_table()
         for storage in sorted(self.obeying):
             self.send(storage, Stable(self.pt.version))
