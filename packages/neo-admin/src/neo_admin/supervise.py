@@ -14,6 +14,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from gevent.event import Event
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from neo_admin.core.programs import Paths, supervisord_conf
@@ -22,6 +23,8 @@ from neo_common.errors import NeoError
 
 _SOCKET_PATH_MAX: Final = 90
 """Linux takes 107 bytes; supervisord binds to a name with its pid behind, and renames."""
+_LOOK_S: Final = 0.1
+"""Between two looks at a node that is being started."""
 PROGRAMS: Final = Path(sys.executable).parent
 """Where pip has put the programs of this environment. (Not resolved: a virtual environment's python is a link.)"""
 
@@ -105,15 +108,23 @@ class Supervisord:
             self._call("getState")
         except SupervisorGone:
             return False
+        except SupervisorError:
+            return True  # it is shutting down
         return True
 
     def processes(self) -> list[Process]:
-        """Return every node of this host, in the order in which they start."""
+        """Return every node of this host, by name."""
         return [_process(info) for info in self._call("getAllProcessInfo")]
 
     def start_node(self, name: str) -> None:
         """Start a node and wait until it has lived for `supervisor.start`; one that runs is left alone."""
         self._call("startProcess", name, ignore=Faults.ALREADY_STARTED)
+        # Who was being started already is not waited for by supervisord, and it tells of no change: look again.
+        never = Event()
+        while (state := self._call("getProcessInfo", name)["statename"]) in ("STARTING", "BACKOFF"):
+            if state == "BACKOFF":
+                raise SupervisorError(_ended_at_once(name, self.paths))
+            never.wait(_LOOK_S)
 
     def stop_node(self, name: str) -> None:
         """Stop a node cleanly and wait until it has ended; one that does not run is left alone."""
@@ -124,16 +135,20 @@ class Supervisord:
 
         Raises: SupervisorError when it is still there after *timeout_s*.
         """
-        pid = int(self._call("getPID"))
+        try:
+            pid = int(Path(self.paths.pid).read_text())
+        except FileNotFoundError:
+            raise SupervisorGone(f"supervisord does not run: there is no {self.paths.pid}") from None
         ended = _Ending(pid)
         try:
-            self._call("shutdown")
+            self._call("shutdown", ignore=Faults.SHUTDOWN_STATE)
             if not ended.wait(timeout_s):
                 raise SupervisorError(
                     f"supervisord (process {pid}) has not ended after {timeout_s:.0f} s; it waits for its nodes"
                 )
         finally:
             ended.close()
+            self.close()
 
     def _call(self, method: str, *arguments: object, ignore: int | None = None) -> Any:
         """Call supervisord. (Any: XML-RPC has no types.)"""
@@ -144,6 +159,7 @@ class Supervisord:
                 return None
             raise SupervisorError(_fault(method, arguments, fault, self.paths)) from None
         except (OSError, HTTPException, xmlrpc.client.ProtocolError) as error:
+            self._transport.close()  # it would keep the socket of the failed attempt beside the next one
             raise SupervisorGone(
                 f"supervisord does not answer at {self.paths.socket} ({error}); "
                 f"start it: supervisord -c {self.paths.configuration}"
@@ -191,12 +207,16 @@ def _fault(method: str, arguments: Sequence[object], fault: xmlrpc.client.Fault,
         case Faults.BAD_NAME:
             return f"supervisord of this host has no node {name!r}; write its configuration again: neoadmin supervisor"
         case Faults.SPAWN_ERROR | Faults.ABNORMAL_TERMINATION:
-            return f"{name} ended as soon as it was started; it says why in {paths.log(name)}"
+            return _ended_at_once(name, paths)
         case Faults.NO_FILE | Faults.NOT_EXECUTABLE:
             return f"{name} cannot be started: {fault.faultString}; is that package installed beside neoadmin?"
         case Faults.SHUTDOWN_STATE:
             return "supervisord is shutting down"
     return f"supervisord: {method} {name}: {fault.faultString}"
+
+
+def _ended_at_once(name: str, paths: Paths) -> str:
+    return f"{name} ended as soon as it was started; it says why in {paths.log(name)}"
 
 
 def free_ports(count: int) -> list[int]:

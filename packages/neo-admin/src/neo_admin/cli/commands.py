@@ -434,7 +434,8 @@ def node(cli: Cli, action: str, names: Sequence[str]) -> int:
     config = cli.config()
     supervisord = Supervisord(supervise.paths_of(config))
     try:
-        known = [process.name for process in supervisord.processes()]
+        here = {process.name for process in supervisord.processes()}
+        known = [n.name for n in config.nodes if n.name in here]
         for name in names:
             if name not in known:
                 raise ConfigError(f"supervisord of this host has no node {name!r}; it has {', '.join(known)}")
@@ -445,7 +446,8 @@ def node(cli: Cli, action: str, names: Sequence[str]) -> int:
         if action in ("start", "restart"):
             for name in chosen:
                 supervisord.start_node(name)
-        processes = [process for process in supervisord.processes() if process.name in chosen]
+        by_name = {process.name: process for process in supervisord.processes()}
+        processes = [by_name[name] for name in chosen]
     finally:
         supervisord.close()
     rows = [(p.name, p.state, str(p.pid or "-"), p.description) for p in processes]
