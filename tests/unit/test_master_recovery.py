@@ -98,6 +98,27 @@ def test_copy_of_a_storage_is_refused() -> None:
     assert r.refused[r.greet(Role.STORAGE, "copy", S1)].code == s.RefusalCode.IDENTITY
 
 
+def test_second_process_of_one_name_is_refused() -> None:
+    r = Reign().run()
+    assert r.refused[r.greet(Role.STORAGE, "s1")].code == s.RefusalCode.IDENTITY
+
+
+def test_id_of_another_role_is_refused() -> None:
+    r = Reign().run()
+    assert r.refused[r.greet(Role.STORAGE, "s9", C1)].code == s.RefusalCode.IDENTITY
+    assert r.refused[r.greet(Role.CLIENT, "c9", NodeId(0xFF000001))].code == s.RefusalCode.IDENTITY
+
+
+def test_storage_that_comes_again_in_recovery_does_not_raise_the_epoch() -> None:
+    r = Reign()
+    r.dial(S1)
+    epoch = r.core.epoch
+    r.lose(S1)
+    r.dial(S1)
+    assert r.core.epoch == epoch
+    assert len(r.to(S1, s.Fence)) == 2
+
+
 def test_storage_that_has_lost_its_disk_does_not_count() -> None:
     r = restarted()
     wiped = r.storages[S2]

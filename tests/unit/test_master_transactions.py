@@ -352,12 +352,54 @@ def test_given_tid_outside_of_an_import_is_refused() -> None:
     assert "during an import" in r.to(C1, s.Aborted)[0].text
 
 
-def test_import_ends_with_its_client() -> None:
+def test_import_ends_when_its_client_does_not_come_back() -> None:
     r = Reign().run(C1, C2)
     r.ask(C1, s.AskImport(True))
     assert isinstance(r.ask(C2, s.AskImport(True)), s.Error)
     r.lose(C1)
+    assert r.core.state is ClusterState.IMPORTING
+    r.tick(4.0)
     assert r.core.state is ClusterState.RUNNING
+
+
+def test_import_goes_on_when_its_client_comes_back() -> None:
+    r = Reign().run(C1)
+    session = r.session(C1)
+    r.ask(C1, s.AskImport(True))
+    r.lose(C1)
+    r.client(C1, chello(session, r.core.epoch))
+    assert r.commit(C1, given_tid=Tid(77)) == 77
+
+
+def test_given_tid_of_the_future_is_refused() -> None:
+    r = Reign().run(C1)
+    r.ask(C1, s.AskImport(True))
+    r.say(C1, r.finish(C1, given_tid=Tid(2**62)))
+    assert "future" in r.to(C1, s.Aborted)[0].text
+
+
+def test_abort_of_a_higher_attempt_confirms_the_lower_one() -> None:
+    r = Reign(storages=1, replicas=0).run(C1)
+    slow(r, s.SAbort)
+    r.say(C1, s.Abort(r.ttid(C1), 1, (p(0),)))
+    r.say(S1, s.AbortOk(r.ttid(C1), 2))
+    assert r.to(C1, s.Aborted)
+
+
+def test_storage_that_names_unknown_partitions_does_no_harm() -> None:
+    r = Reign().run(C1)
+    r.say(S1, s.Overdue((s.VotedId(r.ttid(C1), 1, (p(999),)),)))
+    assert r.core.is_running
+
+
+def test_client_that_never_says_heard_costs_no_memory() -> None:
+    r = Reign(told_s=1.0, remembered_max=5).run(C1)
+    for counter in range(1, 50):
+        r.commit(C1, counter)
+        r.tick(0.5)
+    r.tick(2.0)
+    assert sum(map(len, r.core.untold_of.values())) == 0
+    assert len(r.core.decided) <= 5
 
 
 def test_session_of_a_former_reign_keeps_its_name_when_nothing_is_known_against_it() -> None:

@@ -1,6 +1,6 @@
 """Orders of people, each with its reason and checked against what is legal now; imports; stopping. Pure."""
 
-from neo_common.ids import NO_NODE, NodeId, Oid, Seconds
+from neo_common.ids import NodeId, Oid, Seconds
 from neo_common.model.partition_table import whole
 from neo_common.states import CLUSTER_CHANGES, ClusterState, Role, node_text, role_of
 from neo_common.wire.schema import (
@@ -90,15 +90,15 @@ class Admin(MasterBase):
         """Begin or end an import."""
         if not self.is_running or client not in self.clients:
             self.send(client, Error(ErrorCode.NOT_READY, self.reason or "no session yet"), request)
-        elif packet.begin and self.state is ClusterState.IMPORTING and self.importer != client:
-            self.illegal(client, request, f"{self.text(self.importer or NO_NODE)} imports: one at a time")
+        elif packet.begin and self.state is ClusterState.IMPORTING and self.importer != self.clients[client]:
+            self.illegal(client, request, "another client imports: one at a time")
         elif packet.begin and self.state not in (ClusterState.RUNNING, ClusterState.IMPORTING):
             self.illegal(client, request, f"an import needs a cluster that is RUNNING: it is {self.state.name}")
         else:
             if packet.begin and self.state is ClusterState.RUNNING:
-                self.importer = client
+                self.importer = self.clients[client]
                 self.set_state(ClusterState.IMPORTING, f"{self.text(client)} imports; others read only")
-            elif not packet.begin and self.importer == client:
+            elif not packet.begin and self.importer == self.clients[client]:
                 self.end_import("it has ended")
             self.to_client(client, AnswerImport(self.last), request)
 

@@ -295,7 +295,7 @@ class MasterBase(ABC):
         """Sessions given up, oldest first."""
         self.going: dict[Session, set[NodeId]] = {}
         """Sessions given up; which storages have told what they had voted."""
-        self.importer: NodeId | None = None
+        self.importer: Session | None = None
         self.client_count = 0
         """For fresh node ids: the highest number given or seen."""
 
@@ -317,6 +317,9 @@ class MasterBase(ABC):
 
         # -- recovery
         self.fence_sent: dict[NodeId, Epoch] = {}
+        """The last Fence sent to each storage over its connection."""
+        self.was_fenced: dict[NodeId, Epoch] = {}
+        """The same over all its connections."""
         self.replies: dict[NodeId, Fenced] = {}
         self.start_need: set[NodeId] | None = None
         """Who has not confirmed Start; None before it is sent."""

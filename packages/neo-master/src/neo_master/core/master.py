@@ -220,6 +220,9 @@ class MasterCore(Election, Recovery, Transactions, Tables, Sessions, Oids, Packs
         if hello.cluster != self.settings.cluster:
             text = f"this is the cluster {self.settings.cluster!r}, not {hello.cluster!r}"
             self.effects.append(Refuse(connection, RefusalCode.CLUSTER, text))
+        elif hello.node != NO_NODE and hello.node >> 24 != hello.role:
+            text = f"{hello.node:#x} is not the id of a {hello.role.name}"
+            self.effects.append(Refuse(connection, RefusalCode.IDENTITY, text))
         elif hello.role == Role.MASTER:
             self.greet_master(connection, hello)
         elif self.place is Place.ELECTING:
@@ -273,6 +276,9 @@ class MasterCore(Election, Recovery, Transactions, Tables, Sessions, Oids, Packs
                 self.effects.append(Accept(connection, hello.node))
         elif twin is not None and self.is_same_start(self.connected[twin], hello):
             self.effects.append(Accept(connection, twin))  # it has not heard which id it was given
+        elif twin is not None:
+            text = f"{hello.name!r} is connected, as {node_text(twin)}"
+            self.effects.append(Refuse(connection, RefusalCode.IDENTITY, text))
         elif self.is_running or (self.founding is not None and hello.name in self.founding):
             self.effects.append(Accept(connection, self.id_for(hello)))
         else:
@@ -364,7 +370,7 @@ class MasterCore(Election, Recovery, Transactions, Tables, Sessions, Oids, Packs
 
     def peer_lost(self, peer: NodeId, reason: str) -> None:
         """A connection is gone."""
-        hello = self.connected.pop(peer)
+        del self.connected[peer]
         self.sent_pt.pop(peer, None)
         role = role_of(peer)
         if self.is_primary:
@@ -374,8 +380,6 @@ class MasterCore(Election, Recovery, Transactions, Tables, Sessions, Oids, Packs
             self.master_lost(peer)
         elif role == Role.CLIENT:
             self.client_lost(peer)
-            if self.importer == peer:
-                self.end_import(f"{hello.name or node_text(peer)} is lost")
         elif role == Role.STORAGE:
             self.storage_lost(peer)
 

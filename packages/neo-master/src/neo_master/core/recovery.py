@@ -89,14 +89,14 @@ class Recovery(MasterBase):
         A former life of this very master may have reigned under the same epoch: it counts as another.
         """
         if hello.epoch == self.epoch:
-            return self.fence_sent.get(storage) != self.epoch
+            return self.was_fenced.get(storage) != self.epoch
         return hello.epoch >> 24 >= self.epoch >> 24
 
     def fence_all(self) -> None:
         """Let every storage that is there obey this epoch only, and tell all it has."""
         for storage in self.peers(Role.STORAGE):
             if self.fence_sent.get(storage) != self.epoch and storage in self.said_hello:
-                self.fence_sent[storage] = self.epoch
+                self.fence_sent[storage] = self.was_fenced[storage] = self.epoch
                 self.replies.pop(storage, None)
                 self.send(storage, Fence(self.epoch))
 

@@ -146,6 +146,8 @@ class Sessions(MasterBase):
         for storage in sorted(self.obeying):
             self.send(storage, Gone(session))
         self.session_given_up(session)
+        if self.importer == session:
+            self.end_import("its client has not come back")
         self.went(session)
 
     def on_voted_by(self, storage: NodeId, packet: VotedBy) -> None:

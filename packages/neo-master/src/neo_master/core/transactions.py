@@ -13,7 +13,7 @@ order on every connection, and whoever knows a tid knows all those before it.
 
 from collections import deque
 
-from neo_common.ids import NO_NODE, NO_TID, NodeId, Partition, Seconds, Session, Tid, Ttid
+from neo_common.ids import NO_NODE, NO_TID, NodeId, Partition, Seconds, Session, Tid, Ttid, tid_from_time
 from neo_common.states import ClusterState
 from neo_common.wire.schema import (
     Abort,
@@ -96,7 +96,7 @@ class Transactions(MasterBase):
         if self.state is ClusterState.STOPPING:
             return "the cluster stops"
         if self.state is ClusterState.IMPORTING:
-            if client != self.importer:
+            if self.clients[client] != self.importer:
                 return "an import is under way: others read only"
             if not packet.given_tid:
                 return "during an import every transaction brings its tid"
@@ -104,6 +104,8 @@ class Transactions(MasterBase):
             return "a transaction may bring its tid during an import only"
         if packet.given_tid and packet.given_tid <= self.last:
             return f"tid {packet.given_tid:#x} is not above the last one, {self.last:#x}"
+        if packet.given_tid > tid_from_time(self.now.wall + self.settings.clock_jump_s):
+            return f"tid {packet.given_tid:#x} is of the future: all later ones would be above it"
         return ""
 
     def repeat_finished(self, client: NodeId, decision: Decision) -> None:
@@ -279,7 +281,10 @@ class Transactions(MasterBase):
             self.unacked.pop(decision.ttid, None)
             if decision.ttid in self.untold or decision.ttid.session not in self.client_of:
                 self.untold.pop(decision.ttid, None)
-                self.keep_answer(decision)  # (what is left of it in untold_of goes with Heard, or with the session)
+                waiting = self.untold_of.get(decision.ttid.session)
+                if waiting and waiting[0] is decision:
+                    waiting.popleft()
+                self.keep_answer(decision)
             else:
                 del self.decided[decision.ttid]
         if not self.undurable:
@@ -324,6 +329,7 @@ class Transactions(MasterBase):
 
     def begin_abort(self, ttid: Ttid, attempt: int, parts: tuple[Partition, ...], client: NodeId, text: str) -> None:
         """Abort every attempt up to *attempt*; tell *client* when it is durable on one partition's readable cells."""
+        parts = tuple(p for p in parts if p < self.pt.partitions)
         former = self.aborting.get(ttid)
         if former is not None and client == NO_NODE:
             client, text = former.client, former.text
@@ -336,7 +342,7 @@ class Transactions(MasterBase):
     def on_abort_ok(self, storage: NodeId, packet: AbortOk) -> None:
         """The abort is durable there."""
         aborting = self.aborting.get(packet.ttid)
-        if aborting is not None and aborting.attempt == packet.attempt:
+        if aborting is not None and packet.attempt >= aborting.attempt:
             aborting.done.add(storage)
             self.check_abort(packet.ttid)
 
