@@ -9,8 +9,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Sequence
 from enum import Enum
-from random import Random
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from neo_common.core import Accept, Disconnect, Log, Park, Refuse, Send
 from neo_common.ids import (
@@ -51,6 +50,13 @@ INFO: Final = 20
 WARNING: Final = 30
 ERROR: Final = 40
 NO_ID: Final = bytes(16)
+
+
+class Chance(Protocol):
+    """A source of random bits: `random.Random`, or the system's."""
+
+    def getrandbits(self, k: int, /) -> int:
+        """Return an integer with that many random bits."""
 
 
 class Exit(NamedTuple):
@@ -170,7 +176,7 @@ class Collecting(NamedTuple):
 class MasterBase(ABC):
     """The state of a master, and the calls between its parts."""
 
-    def __init__(self, me: NodeId, settings: MasterSettings, masters: Sequence[Configured], rng: Random) -> None:
+    def __init__(self, me: NodeId, settings: MasterSettings, masters: Sequence[Configured], rng: Chance) -> None:
         self.me: Final = me
         self.settings: Final = settings
         self.masters: Final = tuple(masters)

@@ -5,7 +5,6 @@ protocol are methods with names: the simulator breaks one at a time, to see that
 """
 
 from collections.abc import Callable, Sequence
-from random import Random
 from typing import Any
 
 from neo_common.core import (
@@ -67,7 +66,7 @@ from neo_common.wire.schema import (
     VotedBy,
 )
 from neo_master.core.admin import Admin
-from neo_master.core.base import ERROR, INFO, NO_ID, WARNING, Effect, Exit, Place, Terminate
+from neo_master.core.base import ERROR, INFO, NO_ID, WARNING, Chance, Effect, Exit, Place, Terminate
 from neo_master.core.election import Election
 from neo_master.core.oids import Oids
 from neo_master.core.packs import Packs
@@ -91,7 +90,7 @@ class MasterCore(Election, Recovery, Transactions, Tables, Sessions, Oids, Packs
       * no table is used by clients before it is durable on every node that could outvote it.
     """
 
-    def __init__(self, me: NodeId, settings: MasterSettings, masters: Sequence[Configured], rng: Random) -> None:
+    def __init__(self, me: NodeId, settings: MasterSettings, masters: Sequence[Configured], rng: Chance) -> None:
         """Begin. *masters* are all that are configured, this one included, in the order of the election."""
         super().__init__(me, settings, masters, rng)
         # Any: each handler takes the packet class under which it stands.
