@@ -335,6 +335,8 @@ class Storage(ConflictResolvingStorage, UndoLogCompatible):  # type: ignore[misc
         """Vote; return the oids of which the stored data is not what ZODB has (conflicts that were resolved)."""
         commit = self._commit(transaction, "tpc_vote")
         if not commit.is_voted:
+            if commit.restores and commit.writes:
+                self._raise_oid(max(commit.writes))
             commit.vote(lambda write, stale: self._resolve(commit, write, stale))
         return [p64(oid) for oid in commit.resolved]
 
@@ -398,11 +400,8 @@ class Storage(ConflictResolvingStorage, UndoLogCompatible):  # type: ignore[misc
         for source in other.iterator():
             self.tpc_begin(source, source.tid, source.status)
             try:
-                highest = z64
                 for record in source:
                     self.restore(record.oid, record.tid, record.data, "", record.data_txn, source)
-                    highest = max(highest, record.oid)
-                self._raise_oid(Oid(u64(highest)))
                 self.tpc_vote(source)
             except BaseException:
                 self.tpc_abort(source)
