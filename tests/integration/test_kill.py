@@ -24,6 +24,8 @@ from ZODB.POSException import POSError
 WRITERS = 3
 LOAD_BEFORE_KILL_S = (0.3, 1.2)
 RECOVERY_DEADLINE_S = 30.0
+LOG_LINES_PER_KILL = 150
+"""What a daemon may say from a kill until all is well: a client that dials it without rest would say more."""
 
 
 class Wrong(AssertionError):
@@ -106,6 +108,8 @@ def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]
             root["padding"] = PersistentMapping()
         db.close()
         yield running
+        for name in running.names:
+            assert running.log_lines(name) < 4 * LOG_LINES_PER_KILL, f"{name} talks too much:\n{running.log(name)}"
 
 
 def check_all(cluster: Cluster, writers: list[Writer]) -> None:

@@ -19,7 +19,7 @@ import yaml
 import neo_client
 
 PROGRAMS = Path(sys.executable).parent
-START_DEADLINE_S = 20.0
+START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 20.0
 
 
@@ -149,6 +149,14 @@ class Cluster:
                     raise AssertionError(f"{name} does not stop on SIGTERM:\n{self.log(name)}") from None
                 assert status == 0, f"{name} ended with {status}:\n{self.log(name)}"
         self.processes.clear()
+        self.check_logs()
+
+    def check_logs(self) -> None:
+        """A traceback in a log is a bug, whatever became of the process."""
+        for name in self.names:
+            text = (self.directory / f"{name}.log").read_text(errors="replace")
+            _, found, after = text.partition("Traceback (most recent call last)")
+            assert not found, f"{name}: {found}{after[:3000]}"
 
     def kill_all(self) -> None:
         """kill -9 whatever runs."""
@@ -157,6 +165,10 @@ class Cluster:
         for process in self.processes.values():
             process.wait(STOP_DEADLINE_S)
         self.processes.clear()
+
+    def log_lines(self, name: str) -> int:
+        """Return how many lines a daemon has logged since the cluster was made."""
+        return (self.directory / f"{name}.log").read_bytes().count(b"\n")
 
     def log(self, name: str) -> str:
         """Return the end of what a daemon has said."""

@@ -100,7 +100,7 @@ def test_masters_that_point_at_each_other_cannot_keep_us_running(names: tuple[st
         attempts += 1
         pointed = names[(names.index(address) + 1) % len(names)] if address in names else A
         bootstrap.refused(address, RefusalCode.NOT_PRIMARY, "not me", pointed, Seconds(now))
-        assert attempts < 200, "it runs in circles"
+        assert attempts < 60 * 5, "it runs in circles"
     assert attempts > 20  # and it has not given up
 
 

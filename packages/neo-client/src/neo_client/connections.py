@@ -50,6 +50,7 @@ class Connection:
         self.is_connecting = True
         self.is_dead = False
         self.wants_write = True
+        self.opened_at = 0.0
         self.session: Session | None = None
         self.calls: dict[int, Waiter] = {}
         self.backlog: deque[Packet | Iterator[Packet]] = deque()

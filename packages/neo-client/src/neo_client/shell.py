@@ -62,7 +62,7 @@ TICK_BUSY_S: Final = 0.1
 TICK_IDLE_S: Final = 0.5
 CONNECT_S: Final = 5.0
 REDIAL_MIN_S: Final = 0.05
-REDIAL_MAX_S: Final = 5.0
+REDIAL_MAX_S: Final = 2.0
 SESSION_LIMITS: Final = Limits(idle_s=5.0, dead_s=30.0)
 _FOREVER: Final = float("inf")
 _Answer = VoteDone | Resolve | Failed | FinishDone | AbortDone | CommittedByRecovery
@@ -421,7 +421,10 @@ class Shell:
                 if conn is not None and conn.session is not None:
                     log.info("node=%s closing: %s", node_text(peer), reason)
                     self._session_events(conn, conn.session.close(reason), core_knows=True)
-            case TableChanged() | NodesChanged():
+            case TableChanged():
+                self._changed()
+            case NodesChanged():
+                self._redial.clear()  # the primary names storages when they are ready: what was in vain is so no more
                 self._changed()
 
     def _finished(self, ttid: Ttid, tid: Tid, effect: FinishDone) -> None:
@@ -667,7 +670,7 @@ class Shell:
             self.bootstrap.connected(conn.address, Seconds(monotonic()))
         else:
             self._dialing.pop(conn.node, None)
-            self._redial.pop(conn.node, None)
+            conn.opened_at = monotonic()
         self.by_node[conn.node] = conn
         log.debug("node=%s address=%s connected", node_text(conn.node), conn.address)
         said = Hello(
@@ -700,6 +703,8 @@ class Shell:
                 self.driver.hurry()
         elif conn.node != NO_NODE:
             self._dialing.pop(conn.node, None)
+            if was_open and now - conn.opened_at >= REDIAL_MAX_S:  # one that did not last is no success
+                self._redial.pop(conn.node, None)
             self._postpone(conn.node, str(error))
         if was_open:
             if self.by_node.get(conn.node) is conn:
