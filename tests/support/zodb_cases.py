@@ -1,0 +1,203 @@
+"""ZODB's own storage suites, unmodified, as test cases on a cluster. Every shape and every way to wait uses these.
+
+ZODB before 6 names its tests `check*`, ZODB 6 `test*`; both are run.
+"""
+
+import unittest
+from typing import Any
+
+import ZODB.tests.testDemoStorage
+import ZODB.tests.util
+from ZODB import DB
+from ZODB.blob import BlobStorage
+from ZODB.DemoStorage import DemoStorage
+from ZODB.MappingStorage import MappingStorage
+from ZODB.tests import (
+    BasicStorage,
+    ConflictResolution,
+    HistoryStorage,
+    IteratorStorage,
+    MTStorage,
+    PackableStorage,
+    PersistentStorage,
+    ReadOnlyStorage,
+    RecoveryStorage,
+    RevisionStorage,
+    StorageTestBase,
+    Synchronization,
+    TransactionalUndoStorage,
+    hexstorage,
+    testMVCCMappingStorage,
+    testZODB,
+)
+
+from support.zodb_clusters import POOLS, OnCluster, Shape
+
+
+class HexStorage(hexstorage.HexStorage):
+    """ZODB's, with one error mended: it hands a version to `invalidate`, which MVCCAdapter does not take any more."""
+
+    def invalidate(self, transaction_id: bytes, oids: list[bytes], version: str = "") -> None:
+        """Hand on what the storage tells."""
+        self.db.invalidate(transaction_id, oids)
+
+
+class Case(OnCluster, StorageTestBase.StorageTestBase):
+    """`self._storage` is a client of a fresh cluster."""
+
+    use_extension_bytes = True
+
+    def setUp(self) -> None:
+        """Take a cluster and open it."""
+        StorageTestBase.StorageTestBase.setUp(self)
+        self.set_up_cluster()
+        self.open()
+
+    def open(self, **options: Any) -> None:
+        """Open it (again)."""
+        self._storage = self.new_client(**options)
+
+    def _new_storage_client(self) -> Any:
+        return self.new_client()
+
+    def tearDown(self) -> None:
+        """Close all, end the cluster."""
+        try:
+            StorageTestBase.StorageTestBase.tearDown(self)
+        finally:
+            self.tear_down_cluster()
+
+
+class StorageCase(
+    Case,
+    BasicStorage.BasicStorage,
+    ConflictResolution.ConflictResolvingStorage,
+    ConflictResolution.ConflictResolvingTransUndoStorage,
+    HistoryStorage.HistoryStorage,
+    IteratorStorage.ExtendedIteratorStorage,
+    IteratorStorage.IteratorStorage,
+    MTStorage.MTStorage,
+    PackableStorage.PackableStorageWithOptionalGC,
+    PackableStorage.PackableUndoStorage,
+    PersistentStorage.PersistentStorage,
+    ReadOnlyStorage.ReadOnlyStorage,
+    RevisionStorage.RevisionStorage,
+    Synchronization.SynchronizedStorage,
+    TransactionalUndoStorage.TransactionalUndoStorage,
+    testMVCCMappingStorage.MVCCTests,
+):
+    """Everything that a storage without blobs can run."""
+
+
+class HexCase(StorageCase):
+    """The same on top of a wrapper that transforms data."""
+
+    def open(self, **options: Any) -> None:
+        """Open it (again)."""
+        self._storage = HexStorage(self.new_client(**options))
+
+    def _new_storage_client(self) -> Any:
+        return HexStorage(self.new_client())
+
+
+class RecoveryCase(Case, RecoveryStorage.RecoveryStorage):
+    """From one cluster to another."""
+
+    def setUp(self) -> None:
+        """Take two clusters."""
+        Case.setUp(self)
+        self._clusters.append(POOLS[self.shape].take())
+        self._dst = self.new_dest()
+
+    def new_dest(self) -> Any:
+        """Return a client of the second cluster."""
+        return self.new_client(1)
+
+
+class DatabaseCase(OnCluster, testZODB.ZODBTests):
+    """ZODB's tests of a database."""
+
+    def setUp(self) -> None:
+        """Take a cluster and open it."""
+        ZODB.tests.util.TestCase.setUp(self)
+        self.set_up_cluster()
+        self._storage = self.new_client()
+        self._db = DB(self._storage)
+
+    def tearDown(self) -> None:
+        """Close all, end the cluster."""
+        try:
+            super().tearDown()
+        finally:
+            self.tear_down_cluster()
+
+
+class DemoBaseCase(OnCluster, ZODB.tests.testDemoStorage.DemoStorageWrappedBase):
+    """A DemoStorage whose base is a cluster."""
+
+    def setUp(self) -> None:
+        """Take a cluster."""
+        self.set_up_cluster()
+        super().setUp()
+
+    def _makeBaseStorage(self) -> Any:
+        return self.new_client()
+
+    def tearDown(self) -> None:
+        """Close all, end the cluster."""
+        try:
+            super().tearDown()
+        finally:
+            self.tear_down_cluster()
+
+
+class DemoChangesCase(OnCluster, ZODB.tests.testDemoStorage.DemoStorageTests):
+    """A DemoStorage that writes into a cluster."""
+
+    def setUp(self) -> None:
+        """Take a cluster."""
+        self.set_up_cluster()
+        StorageTestBase.StorageTestBase.setUp(self)
+        self._storage = DemoStorage(base=MappingStorage(), changes=self.new_client(), close_changes_on_close=True)
+
+    def tearDown(self) -> None:
+        """Close all, end the cluster."""
+        try:
+            super().tearDown()
+        finally:
+            self.tear_down_cluster()
+
+
+class ExternalGCCase(OnCluster, unittest.TestCase):
+    """The doctest of IExternalGC. Its blobs are kept by ZODB's own wrapper, beside the cluster."""
+
+    def test_external_gc(self) -> None:
+        """Run IExternalGC.test."""
+        self.set_up_cluster()
+        try:
+            suite = PackableStorage.IExternalGC_suite(lambda: BlobStorage("blobs", self.new_client(pack_gc=False)))
+            result = unittest.TestResult()
+            suite.run(result)
+            assert result.testsRun == 1
+            assert result.wasSuccessful(), "\n".join(text for _, text in result.failures + result.errors)
+        finally:
+            self.tear_down_cluster()
+
+
+CASES = (StorageCase, HexCase, RecoveryCase, DatabaseCase, DemoBaseCase, DemoChangesCase, ExternalGCCase)
+
+
+def make(shape: Shape, *cases: type) -> dict[str, type]:
+    """Return the test cases of a shape, by name; `check*` are found as `test_check*`."""
+    found = {}
+    for case in cases:
+        members: dict[str, Any] = {"shape": shape, "__module__": __name__, "__doc__": case.__doc__}
+        for name in dir(case):
+            if name.startswith("check") and callable(getattr(case, name)):
+                members[f"test_{name}"] = getattr(case, name)
+        name = f"{case.__name__.removesuffix('Case')}Test"
+        found[name] = type(name, (case,), members)
+    return found
+
+
+__all__ = ["CASES", "make"]

@@ -1,0 +1,132 @@
+"""Starts daemons in milliseconds: a process that has imported them already, and forks.
+
+A cluster per test is what ZODB's suites want, and importing gevent and a daemon takes longer than most of these tests. The
+forked process runs the program's own `main`; it is killed, stopped and waited for like any other.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+class Zygote:
+    """The parent of daemons. Use from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+        )
+        self._ask({})  # its imports are done when it answers
+
+    def start(self, program: str, arguments: Sequence[str], directory: Path, log: Path) -> "Daemon":
+        """Start `neomaster` or `neostorage`."""
+        answer = self._ask(
+            {"program": program, "arguments": list(arguments), "directory": str(directory), "log": str(log)}
+        )
+        return Daemon(self, answer["pid"])
+
+    def poll(self, pid: int) -> int | None:
+        """Return the exit status of a daemon, None while it runs; as `Popen.poll`."""
+        status: int | None = self._ask({"poll": pid})["status"]
+        return status
+
+    def close(self) -> None:
+        """End. Daemons that still run are killed."""
+        with self._lock:
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            self._process.stdin.close()
+            self._process.wait()
+            self._process.stdout.close()
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+            return answer
+
+
+class Daemon:
+    """What `subprocess.Popen` offers, of it what tests use."""
+
+    def __init__(self, zygote: Zygote, pid: int) -> None:
+        self._zygote = zygote
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Return the exit status, None while it runs."""
+        if self.returncode is None:
+            self.returncode = self._zygote.poll(self.pid)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+def _serve() -> None:
+    # The programs patch the standard library when they are imported; what is used here must not start a hub, because a hub
+    # does not survive a fork.
+    from gevent import monkey  # noqa: PLC0415
+
+    from neo_master.__main__ import main as master  # noqa: PLC0415
+    from neo_storage.__main__ import main as storage  # noqa: PLC0415
+
+    programs = {"neomaster": master, "neostorage": storage}
+    fork = monkey.get_original("os", "fork")
+    waitpid = monkey.get_original("os", "waitpid")
+    ended: dict[int, int] = {}
+    living: set[int] = set()
+    buffered = b""
+    while True:
+        line, newline, buffered = buffered.partition(b"\n")
+        if not newline:
+            more = os.read(0, 65536)
+            if not more:
+                break
+            buffered = line + more
+            continue
+        request = json.loads(line)
+        answer: dict[str, Any] = {}
+        if "program" in request:
+            pid = fork()
+            if pid == 0:
+                os.setsid()
+                os.chdir(request["directory"])
+                null, log = os.open(os.devnull, os.O_RDONLY), os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+                for target, source in ((0, null), (1, log), (2, log)):
+                    os.dup2(source, target)
+                status = 1
+                try:
+                    status = programs[request["program"]](request["arguments"])
+                finally:
+                    sys.stderr.flush()
+                    os._exit(status)
+            living.add(pid)
+            answer = {"pid": pid}
+        elif "poll" in request:
+            pid = request["poll"]
+            if pid in living:
+                found, status = waitpid(pid, os.WNOHANG)
+                if found:
+                    living.discard(pid)
+                    ended[pid] = os.waitstatus_to_exitcode(status)
+            answer = {"status": ended.get(pid)}
+        os.write(1, json.dumps(answer).encode() + b"\n")
+    for pid in living:
+        os.kill(pid, 9)
+        waitpid(pid, 0)
+
+
+if __name__ == "__main__":
+    _serve()
