@@ -1,7 +1,9 @@
 """Ceilings, packing, garbage, state, stopping."""
 
 from neo_common.ids import Oid, Tid
+from neo_common.model.partition_table import whole
 from neo_common.wire.schema import (
+    Adopt,
     Ceilings,
     CeilingsOk,
     Collect,
@@ -18,7 +20,11 @@ from neo_storage.core.settings import StorageSettings
 from support.storage_rig import (
     ALONE,
     C1,
+    CLUSTER,
+    E1,
+    E3,
     M1,
+    NO_CEILINGS,
     P0,
     P1,
     PAIR,
@@ -80,6 +86,34 @@ def test_pack_goes_on_after_a_restart() -> None:
     assert [(p.order, p.tid) for p in rig.packs] == [(7, T2)]
 
 
+def test_pack_goes_on_when_the_whole_cluster_restarts() -> None:
+    rig = Rig().serve()
+    rig.receive(M1, Pack(7, T2))
+    rig.settle()
+    rig.crash()
+    rig.fence(E3)
+    rig.start(table(((S1, U),), ((S1, U),), epoch=E3), epoch=E3)
+    assert [(p.order, p.tid) for p in rig.packs] == [(7, T2)]
+
+
+def test_next_primary_is_told_how_far_a_pack_is() -> None:
+    rig = Rig().serve()
+    rig.receive(M1, Pack(7, T2))
+    rig.flush()
+    rig.packed(Packed(7, P0, 3, 300))
+    rig.lose(M1)
+    rig.connect(M1)
+    assert only(rig.adopt(ALONE), PackProgress).cells_done == 1
+    assert len(rig.packs) == 1
+
+
+def test_pack_order_that_was_missed_is_done() -> None:
+    rig = Rig().serve()
+    rig.receive(M1, Adopt(E1, CLUSTER, whole(ALONE), True, NO_CEILINGS, (), (), (), T2))
+    rig.flush()
+    assert [p.tid for p in rig.packs] == [T2]
+
+
 def test_garbage_is_removed_but_not_what_is_newer_or_being_written() -> None:
     rig = Rig().serve()
     rig.write_all(T1, write(0), write(2), write(4), counter=1)
@@ -104,6 +138,15 @@ def test_state_is_told_when_it_changes_and_now_and_then() -> None:
     assert not low.accepts_votes
     assert "50 bytes are free" in low.reason
     assert of(rig.tick(5.1), StorageState) != []
+
+
+def test_state_is_told_to_the_next_primary_at_once() -> None:
+    rig = Rig().serve()
+    rig.disk(free=10**12)
+    rig.lose(M1)
+    rig.connect(M1)
+    rig.adopt(ALONE)
+    assert only(rig.tick(), StorageState, M1).accepts_votes
 
 
 def test_node_stops_when_what_was_begun_is_durable() -> None:

@@ -3,7 +3,6 @@
 from typing import Final
 
 from neo_common.ids import NO_TID, NodeId, Partition, Seconds, Tid, Ttid
-from neo_common.states import CellState
 from neo_common.wire.schema import (
     AbortOk,
     Commit,
@@ -58,9 +57,7 @@ class Decisions:
 
     def mark(self, durable: Tid) -> Tid:
         """Return up to where decisions may be forgotten: nothing while a record may come after its decision."""
-        ground = self._ground
-        joins = any(ground.mine(p) == CellState.JOINING for p in ground.partitions())
-        return NO_TID if joins else durable
+        return NO_TID if self._ground.is_joining() else durable
 
     def decide(
         self,

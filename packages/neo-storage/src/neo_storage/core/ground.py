@@ -47,6 +47,7 @@ class Ground:
         self.applied = image.position
         self.last_op = image.position
         self.cut_off: list[NodeId] = []
+        self._joining: tuple[PartitionTable | None, bool] = (None, False)
         self._effects: list[Effect] = []
         self._then_durable: deque[tuple[int, Then]] = deque()
         self._then_applied: deque[tuple[int, Then]] = deque()
@@ -160,6 +161,15 @@ class Ground:
     def partition(self, oid: Oid) -> Partition:
         """Return the partition of *oid*; there must be a table."""
         return self.image.table.partition(oid)
+
+    def is_joining(self) -> bool:
+        """Return whether any cell of this node is JOINING. Asked at every commit: looked up once per table."""
+        table = self.image.table
+        if self._joining[0] is not table:
+            rows = (table.rows[p] for p in table.partitions_of(self.me))
+            mine = (c.state for row in rows for c in row if c.node == self.me)
+            self._joining = (table, CellState.JOINING in mine)
+        return self._joining[1]
 
     def storages(self) -> list[NodeId]:
         """Return the storages that are connected, ascending."""

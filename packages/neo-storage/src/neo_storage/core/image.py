@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from neo_common.errors import DataCorrupted
-from neo_common.ids import Oid, Partition, Ttid
+from neo_common.ids import MAX_TID, Oid, Partition, Tid, Ttid
 from neo_common.model.partition_table import EMPTY
 from neo_common.wire.schema import Ceilings, Decision, Mode, Record, Tombstone, VotedId, Write
 from neo_storage.backends.base import (
@@ -60,7 +60,7 @@ class Image:
     """The state that the log makes. Read by all of the core, changed by `apply` alone.
 
     `voted[ttid][partition]`; `writers[oid][ttid]` is the same by object; `decisions` are those above the durable mark
-    that it was told; `last_tid` and `last_oid` are the highest of revisions here; `position` is that of the last record.
+    that it was told; `last_tid`, `last_oid` are the highest of revisions here; `position` is that of the last record.
     """
 
     def __init__(self, kept: Kept, spool: Spool) -> None:
@@ -71,6 +71,7 @@ class Image:
         self.table = kept.table
         self.ceilings = kept.ceilings
         self.decisions: dict[Ttid, Decision] = {d.ttid: d for d in kept.decisions}
+        self._lowest = min((d.tid for d in kept.decisions), default=MAX_TID)
         self.tombstones: dict[Ttid, int] = {t.ttid: t.attempt for t in kept.tombstones}
         self.pack_order = kept.pack_order
         self.pack_tid = kept.pack_tid
@@ -116,7 +117,18 @@ class Image:
         needs += [p for p in (self.tentative.first_position(), self._needed.first(durable)) if p is not None]
         return min(needs)
 
-    # ---- votes; `apply` only
+    # ---- `apply` only
+
+    def _decide(self, decision: Decision) -> None:
+        self.decisions[decision.ttid] = decision
+        self._lowest = min(self._lowest, decision.tid)
+
+    def _forget(self, durable: Tid) -> None:
+        """Forget the decisions up to *durable*. A mark that does not move costs nothing, however many there are."""
+        if durable >= self._lowest:
+            for ttid in [t for t, d in self.decisions.items() if d.tid <= durable]:
+                del self.decisions[ttid]
+            self._lowest = min((d.tid for d in self.decisions.values()), default=MAX_TID)
 
     def _vote(self, position: int, record: Record) -> None:
         voted = self.tentative.complete(record, position)
@@ -224,7 +236,7 @@ def apply(image: Image, position: int, record: LogRecord) -> tuple[Op, ...]:
             return (ApplyClear(partition, keep),)
         case LogCopy(partition, transactions, decisions):
             for decision in decisions:
-                image.decisions[decision.ttid] = decision
+                image._decide(decision)
             for transaction in transactions:
                 image.last_tid = max(image.last_tid, transaction.tid)
                 for revision in transaction.revisions:
@@ -242,10 +254,9 @@ def apply(image: Image, position: int, record: LogRecord) -> tuple[Op, ...]:
 def _commit(image: Image, record: LogCommit, committed: tuple[VotedRecord, ...]) -> tuple[Op, ...]:
     parts = record.parts or (committed[0].record.parts if committed else ())
     decision = Decision(record.ttid, record.attempt, record.tid, parts)
-    if record.durable and committed:  # a decision alone does not make the back end forget others
-        for ttid in [t for t, d in image.decisions.items() if d.tid <= record.durable]:
-            del image.decisions[ttid]
-    image.decisions[record.ttid] = decision
+    if committed:  # a decision alone does not make the back end forget others
+        image._forget(record.durable)
+    image._decide(decision)
     image.tombstones.pop(record.ttid, None)
     if not committed:
         return (ApplyDecision(decision),)

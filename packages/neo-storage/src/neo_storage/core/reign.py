@@ -1,6 +1,6 @@
 """Whom this storage obeys: lease, fencing, the beginning of a reign, coming back into one. Pure."""
 
-from neo_common.ids import NO_EPOCH, NO_TID, NodeId, Partition, Seconds
+from neo_common.ids import NO_EPOCH, NO_NODE, NO_TID, NodeId, Partition, Seconds
 from neo_common.model.partition_table import PartitionTable, whole
 from neo_common.states import CellState, Role, node_id
 from neo_common.wire.schema import (
@@ -129,6 +129,7 @@ class Reign:
         table = m.table.apply(self._ground.image.table)
         self.amnesty()
         self._take(master, m, table, stable=True)
+        self._upkeep.resume_pack(NO_TID)
 
     def on_adopt(self, master: NodeId, m: Adopt) -> None:
         """Come back into a reign, or into a new one that began without this storage."""
@@ -158,6 +159,7 @@ class Reign:
         """Return whether the master is of our cluster, joining it if this storage is new; cut it off if not."""
         ground, ours = self._ground, self._ground.image.cluster_id
         if ours in (b"", NO_CLUSTER):
+            assert ground.me != NO_NODE, "Named comes before a reign"
             ground.write(LogIdentity(ground.me, cluster_id))
         elif ours != cluster_id:
             ground.cut(master, f"this storage belongs to cluster {ours.hex()}, not to {cluster_id.hex()}")
@@ -207,6 +209,7 @@ class Reign:
     def _obey(self, master: NodeId) -> None:
         if self._ground.master != master:
             self._reading.master_lost()
+            self._upkeep.new_master()
         self._ground.master = master
 
     def connected(self, peer: NodeId, role: Role) -> None:

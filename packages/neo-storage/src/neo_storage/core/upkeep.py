@@ -58,7 +58,9 @@ class Upkeep:
         image = self._ground.image
         if packed > image.pack_tid:
             self._ground.write(LogPack(image.pack_order + 1, packed), self._begin_pack)
-        elif image.pack_tid != NO_TID and self.run is None:
+        elif self.run is not None:
+            self._tell_pack()
+        elif image.pack_tid != NO_TID:
             self._begin_pack()
 
     def _begin_pack(self) -> None:
@@ -115,6 +117,10 @@ class Upkeep:
         self._disk = event
         self._votes.accepts = event.free >= self._ground.settings.disk_reserve_bytes
         self.tell_state()
+
+    def new_master(self) -> None:
+        """Somebody else must be told how this storage is."""
+        self._told = None
 
     def tell_state(self) -> None:
         """Tell the primary how this storage is, when that has changed or for long has not been told."""
