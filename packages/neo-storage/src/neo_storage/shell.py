@@ -270,6 +270,8 @@ class StorageShell(Shell):
         self._dials_for = ()
 
     def _dial(self) -> None:
+        if not self.core.serving:
+            return  # between two reigns: dialling anew would cut a connection that the next one goes on with
         wanted = self.core.wanted_peers()
         for node in set(self.dialled) - wanted:
             self.let_go(node)
