@@ -201,3 +201,21 @@ def test_all_killed_with_their_clients(cluster: Cluster) -> None:
     db.close()
     for writer in writers:
         writer.stop()
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("cluster", [SHAPES[2]], indirect=True)
+def test_replicas_outlive_the_primary(cluster: Cluster) -> None:
+    """The storages keep their connections when the primary is killed: no cell is put out of date by its return."""
+    writer = Writer(cluster, 0)
+    writer.start()
+    writer.wait_for(3, RECOVERY_DEADLINE_S)
+    said = cluster.log_lines("m1")
+    cluster.kill("m1")
+    cluster.start("m1")
+    writer.wait_for(20, RECOVERY_DEADLINE_S)
+    writer.stop()
+    lines = (cluster.directory / "m1.log").read_text().splitlines()[said:]
+    assert any("-> RUNNING" in line for line in lines)
+    demoted = [line for line in lines if "=O" in line]
+    assert not demoted, demoted

@@ -58,6 +58,8 @@ class Cluster:
         self.config = directory / "cluster.yaml"
         self.config.write_text(yaml.safe_dump(config))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._started_at: dict[str, int] = {}
+        """Where in its log the present run of a daemon begins."""
 
     @property
     def names(self) -> list[str]:
@@ -103,6 +105,7 @@ class Cluster:
         program = "neomaster" if name in self.masters else "neostorage"
         command = [str(PROGRAMS / program), "--config", str(self.config), "--name", name]
         with (self.directory / f"{name}.log").open("ab") as log:
+            self._started_at[name] = log.tell()
             self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.directory)
 
     def kill(self, name: str) -> None:
@@ -129,6 +132,14 @@ class Cluster:
                 raise AssertionError(f"the cluster does not start:\n{self.logs()}") from error
             return
 
+    def wait_listening(self, name: str) -> None:
+        """Wait until a daemon that was started has got as far as to listen: before, it knows nothing of SIGTERM."""
+        deadline = time.monotonic() + START_DEADLINE_S
+        while b"listens at" not in (self.directory / f"{name}.log").read_bytes()[self._started_at[name] :]:
+            self.check_alive()
+            assert time.monotonic() < deadline, f"{name} does not start:\n{self.log(name)}"
+            time.sleep(0.05)
+
     def check_alive(self) -> None:
         """Fail if a daemon has ended by itself."""
         for name, process in self.processes.items():
@@ -136,7 +147,8 @@ class Cluster:
 
     def stop(self) -> None:
         """SIGTERM to all, storages first; each must end with status 0."""
-        self.check_alive()
+        for name in self.processes:
+            self.wait_listening(name)
         for name in reversed(self.names):
             if name in self.processes:
                 self.processes[name].terminate()
