@@ -146,6 +146,7 @@ def test_a_pack_is_told_in_a_sentence() -> None:
     assert view.pack_text(state) == f"Packing to {to}: 5 of 24 cells, 1000 revisions and 3.0 MB removed."
     assert view.pack_text(state._replace(cells_done=24)).startswith(f"Packed to {to}: 24 cells")
     assert view.pack_json(state)["is_done"] is False
+    assert view.pack_text(state._replace(tid=NO_TID)) == "There was nothing to pack: no transaction is old enough."
 
 
 def test_output_that_is_not_a_terminal_has_no_colours_and_cuts_nothing() -> None:

@@ -61,7 +61,6 @@ def test_paths_are_relative_to_the_file_and_those_of_a_storage_to_its_directory(
     assert config.storages["s1"].database.path == str(folder / "s1" / "neo.sqlite")
     assert config.storages["s3"].log.path == "/data/s3/../ssd"
     assert config.supervisor.directory == str(folder / "run")
-    assert config.logging.file == ""
 
 
 @pytest.mark.parametrize("name", ["neo.yaml", "one-machine.yaml", "three-machines.yaml"])
@@ -129,7 +128,7 @@ def test_all_errors_come_at_once_with_line_key_and_remedy(small: Path) -> None:
         "cluster.yaml:16: logging.format: is a list, but a mapping or a single value belongs here",
         "cluster.yaml:16: logging.level: 'LOUD' is unknown, write DEBUG or INFO or WARNING or ERROR",
         "cluster.yaml:17: weather: is not a key here; there are cluster, masters, storages, admins, timeouts, limits, "
-        "logging, client, supervisor",
+        "logging, supervisor",
     ]
 
 
@@ -218,7 +217,7 @@ def test_unknown_nodes_and_wrong_kinds_are_said(small: Path) -> None:
 
 
 def test_what_is_shown_loads_as_the_same(small: Path, tmp_path: Path) -> None:
-    config = load(small, overrides=["limits.overlay=3MB", "client.cache_size=1000", "timeouts.grace=1.25s"])
+    config = load(small, overrides=["limits.overlay=3MB", "supervisor.log=1000", "timeouts.grace=1.25s"])
     again = tmp_path / "again.yaml"
     again.write_text(yaml.safe_dump(shown(config)))
     assert shown(load(again)) == shown(config)

@@ -7,6 +7,7 @@ from neo_common.config.sections import Config
 from neo_common.core import Accept, Park, Refuse
 from neo_common.errors import NeoError
 from neo_common.ids import NO_EPOCH, NO_NODE
+from neo_common.runtime.limits import shell_limits_of
 from neo_common.runtime.shell import Shell
 from neo_common.states import Role
 from neo_common.wire.schema import PROTOCOL_VERSION, Hello, Packet, RefusalCode
@@ -38,7 +39,7 @@ class AdminShell(Shell):
     def __init__(self, config: Config, name: str) -> None:
         me = config.admin(name)
         us = admin_hello(config.cluster.name, name)._replace(node=me.node, address=me.address)
-        super().__init__(AdminCore(), us, [me.address])
+        super().__init__(AdminCore(), us, [me.address], shell_limits_of(config))
         self._config = config
 
     def started(self) -> None:

@@ -406,6 +406,8 @@ def pack_text(state: AnswerPackState) -> str:
     """Return how far the last pack is, in a sentence."""
     if not state.order:
         return "Nothing was packed yet."
+    if not state.tid:
+        return "There was nothing to pack: no transaction is old enough."
     to = f"{time_text(time_from_tid(state.tid))} UTC"
     done = f"{state.revisions_removed} revisions and {size_text(state.bytes_removed)} removed"
     if state.cells_done < state.cells_total:

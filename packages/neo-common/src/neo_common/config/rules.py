@@ -74,7 +74,6 @@ def _times(config: Config) -> Iterator[Broken]:
     t = config.timeouts
     for low, low_s, high, high_s in (
         ("heartbeat", t.heartbeat_s, "silence", t.silence_s),
-        ("reconnect_min", t.reconnect_min_s, "reconnect_max", t.reconnect_max_s),
         ("lock", t.lock_s, "overdue", t.overdue_s),
     ):
         if low_s > high_s:

@@ -120,15 +120,12 @@ class Admin(Node):
 class Timeouts:
     """How long things may take."""
 
-    connect_s: Annotated[Duration, About("to establish a connection", 0.01)] = 5.0
     handshake_s: Annotated[
         Duration, About("between connection and answer to Hello; a parked node waits without end", 0.01)
     ] = 10.0
     heartbeat_s: Annotated[Duration, About("of silence before a peer is asked whether it lives", 0.01)] = 2.0
     silence_s: Annotated[Duration, About("of silence before the connection is given up", 0.02)] = 6.0
     request_s: Annotated[Duration, About("for the answer to a question, unless it says otherwise", 0.1)] = 30.0
-    reconnect_min_s: Annotated[Duration, About("before the second attempt to connect; doubles from there", 0.001)] = 0.1
-    reconnect_max_s: Annotated[Duration, About("between attempts to connect, at most", 0.01)] = 5.0
     lease_s: Annotated[
         Duration, About("for which a storage follows its primary alone; renewed while they talk", 0.1)
     ] = 3.0
@@ -167,7 +164,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Logging:
-    """What the daemons say."""
+    """What the daemons say, on stderr: supervisord keeps it in a file per node."""
 
     level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], About("the least important that is written")] = (
         "INFO"
@@ -175,22 +172,6 @@ class Logging:
     format: Annotated[Literal["text", "json"], About("one line of key=value fields, or one JSON object, per event")] = (
         "text"
     )
-    file: Annotated[FilePath, About("where to; relative to this file; empty: stderr, for supervisord to keep")] = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Client:
-    """Defaults of clients that are opened with this file; zope.conf and URIs have the same keys."""
-
-    cache_size_bytes: Annotated[ByteCount, About("memory for recently loaded objects; 0: no cache")] = 64 * MB
-    wait_timeout_s: Annotated[Duration, About("to wait for a cluster that does not serve before an error", 0.0)] = 30.0
-    compression: Annotated[
-        Literal["none", "zlib", "zstd"], About("how values are stored, where it makes them smaller")
-    ] = "zstd"
-    server_sync: Annotated[
-        bool, About("ask the primary at each transaction boundary: see what others have just committed")
-    ] = False
-    read_only: Annotated[bool, About("refuse to write")] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +200,6 @@ class Config:
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
     logging: Logging = Logging()
-    client: Client = Client()
     supervisor: Supervisor = Supervisor()
 
     @property
