@@ -456,7 +456,7 @@ class MasterCore(Election, Recovery, Transactions, Tables, Sessions, Oids, Packs
     def on_ask_last(self, client: NodeId, packet: AskLast, request: int) -> None:
         """sync(): all invalidations up to the answer are sent before it."""
         if client in self.clients:
-            self.to_client(client, AnswerLast(self.last), request)
+            self.to_client(client, AnswerLast(self.last, self.durable), request)
         else:
             self.send(client, Error(ErrorCode.NOT_READY, self.reason or "no session yet"), request)
 

@@ -188,7 +188,8 @@ class Recovery(MasterBase):
             reason = f"waits for storages {', '.join(absent)}: they get the first table"
         elif self.settings.auto_start:
             absent = [s.name for s in self.settings.storages if s.name not in self.names_there()]
-            reason = f"no partition table yet; waits for storages {', '.join(absent)}, or for `neoadmin start`"
+            names = f"storages {', '.join(absent)}" if absent else "storages"
+            reason = f"no partition table yet; waits for {names}, or for `neoadmin start`"
         else:
             reason = "no partition table yet; waits for `neoadmin start`"
         self.set_state(ClusterState.RECOVERING, reason)
