@@ -12,7 +12,6 @@ from enum import Enum
 from typing import NamedTuple
 
 from neo_client.core.cache import Cache
-
 from neo_client.core.client import ClientCore, ClientSettings, Loading
 from neo_client.core.events import (
     AbortDone,
@@ -35,9 +34,10 @@ from neo_client.core.events import (
     VoteDone,
     VoteNow,
 )
+from neo_client.core.routing import Router
 from neo_common.checksum import checksum
 from neo_common.errors import NotReady
-from neo_common.ids import NO_NODE, NO_TID, Epoch, NodeId, Oid, Partition, Tid, Ttid
+from neo_common.ids import NO_NODE, NO_TID, Epoch, NodeId, Oid, Partition, Seconds, Tid, Ttid
 from neo_common.states import Role
 from neo_common.wire.schema import (
     AnswerLoad,
@@ -47,6 +47,7 @@ from neo_common.wire.schema import (
     Compression,
     Data,
     Error,
+    ErrorCode,
     Metadata,
     Mode,
     Packet,
@@ -86,9 +87,9 @@ def value_of(ttid: Ttid, oid: Oid) -> Data:
     return Data(Compression.NONE, checksum(text), len(text), text)
 
 
-def writer_of(data: Data) -> tuple[Ttid, Oid]:
+def writer_of(value: bytes) -> tuple[Ttid, Oid]:
     """Return who wrote a value, and where."""
-    session, counter, oid = map(int, data.value.split())
+    session, counter, oid = map(int, value.split())
     return Ttid(session, counter), Oid(oid)  # type: ignore[arg-type]
 
 
@@ -109,7 +110,6 @@ class Got(NamedTuple):
 
     serial: Tid
     writer: Ttid
-    data: Data
 
 
 class _Request(NamedTuple):
@@ -130,6 +130,10 @@ class Application(Seeker):
         self.script: deque[Spec] = deque()
         self.step = Step.DONE
         self.outcomes: list[str] = []
+        self.runs_away = True
+        """Whether it sometimes gives up in the middle of tpc_vote."""
+        self.think_extra_s = 0.0
+        """Added to each pause before a vote."""
         super().__init__(world, name, NO_NODE)
 
     # ---- life
@@ -145,6 +149,7 @@ class Application(Seeker):
         self.node = NO_NODE
         self.client = ClientCore(self.settings)
         self.cache = Cache(2**20)
+        self._router = Router((), self.world.rng.randrange(100))
         self.last = NO_TID
         """What lastTransaction() says."""
         self._requests: dict[int, _Request] = {}
@@ -191,7 +196,7 @@ class Application(Seeker):
         match effect:
             case Invalidated(tid, oids):
                 for oid in oids:
-                    self.cache.invalidate(oid, tid)
+                    self.cache.invalidate(tid, oid)
                 self.last = tid
             case CacheCut(last, now):
                 self.cache.cut(last)
@@ -215,7 +220,7 @@ class Application(Seeker):
                     self.feed(AbortNow(ttid))
             case FinishDone(ttid, tid):
                 for oid in self.writes:
-                    self.cache.invalidate(oid, tid)
+                    self.cache.invalidate(tid, oid)
                 self.last = tid
                 if ttid == self.ttid:
                     self._next_transaction("committed")
@@ -287,6 +292,11 @@ class Application(Seeker):
                     self.step = Step.FINISHING
                     self.feed(FinishNow(self.ttid))
 
+    def _act_at_last(self, incarnation: int) -> None:
+        if self.alive and self.incarnation == incarnation and self.step is Step.READING:
+            self._is_thinking = False
+            self._vote()
+
     def _next_transaction(self, outcome: str) -> None:
         self.world.note(self.name, outcome, self.ttid or "")
         if outcome != "the process died":
@@ -308,12 +318,16 @@ class Application(Seeker):
             return
         wanted = sorted({*spec.reads, *spec.writes, *spec.current})
         oid = next((Oid(o) for o in wanted if o not in self.got), None)
+        if oid is None and self.think_extra_s:
+            self._is_thinking = True
+            self.world.schedule(self.think_extra_s, self._act_at_last, self.incarnation)
+            return
         if oid is None:
             self._vote()
             return
         cached = self.cache.get(oid, Tid(self.snapshot + 1))
         if cached is not None:
-            self._see(oid, cached.tid, cached.data, cached=True)
+            self._see(oid, cached.tid, cached.value, cached=True)
             self._think()
             return
         self._load(oid)
@@ -326,8 +340,12 @@ class Application(Seeker):
         connection.send(self, packet, self._request_count)
 
     def _load(self, oid: Oid) -> None:
-        table = self.client.table
-        nodes = [n for n in table.readable(table.partition(oid)) if n in self.connections] if table.partitions else []
+        # Any readable cell is legal; the router's preference is its own affair, and tests want them all.
+        table, client = self.client.table, self.client
+        if not table.partitions:
+            return
+        cells = self._router.cells(table, client.nodes, table.partition(oid), self.connections, Seconds(self.world.now))
+        nodes = [n for n in cells if n in self.connections]
         if nodes:
             before = Tid(self.snapshot + 1)
             node = self.world.rng.choice(nodes)
@@ -345,21 +363,27 @@ class Application(Seeker):
                 until = self.client.load_ended(loading, tid, end)
                 if loading.void:
                     return
-                self.cache.put(waiting.oid, tid, until, data)
+                assert checksum(data.value) == data.checksum, data
+                self.cache.put(waiting.oid, tid, until, data.value)
                 if self.step is Step.READING and loading.before == self.snapshot + 1:
-                    self._see(waiting.oid, tid, data, cached=False)
-            case Error():
-                if loading is not None:
-                    self.client.load_ended(loading)
+                    self._see(waiting.oid, tid, data.value, cached=False)
+            case Error(code=code):
                 self.world.note(self.name, "is refused", packet)
+                if loading is None:
+                    return
+                self.client.load_ended(loading)
+                if code == ErrorCode.NOT_FOUND and not loading.void and self.step is Step.READING:
+                    # The snapshot is older than the object.
+                    self.oracle.missed(self.name, self.client.epoch, self.snapshot, waiting.oid)
+                    self._clear_transaction()
+                    self.step = Step.IDLE
             case _:
                 raise AssertionError(packet)
 
-    def _see(self, oid: Oid, serial: Tid, data: Data, *, cached: bool) -> None:
-        assert checksum(data.value) == data.checksum, data
-        writer, of = writer_of(data)
+    def _see(self, oid: Oid, serial: Tid, value: bytes, *, cached: bool) -> None:
+        writer, of = writer_of(value)
         assert of == oid, f"{oid} holds the value of {of}"
-        self.got[oid] = Got(serial, writer, data)
+        self.got[oid] = Got(serial, writer)
         self.oracle.read(self.name, self.client.epoch, self.snapshot, oid, serial, writer, cached=cached)
 
     def _vote(self) -> None:
@@ -386,7 +410,7 @@ class Application(Seeker):
                 self.ahead[p] = tuple(w for w in self.writes.values() if w.oid % partitions == p)
                 self.feed(StoredAhead(ttid, p, 0, len(self.ahead[p])))
         self.feed(VoteNow(ttid, job))
-        if self.world.rng.random() < 0.02:
+        if self.runs_away and self.world.rng.random() < 0.02:
             self.world.schedule(self._thinking_time(), self._run_away, ttid, self.incarnation)
 
     def _run_away(self, ttid: Ttid, incarnation: int) -> None:
@@ -406,7 +430,7 @@ class Application(Seeker):
         writes = []
         for oid, s in sorted(changed.items()):
             assert s.data is not None, "values are small here"
-            writer_of(s.data)
+            writer_of(s.data.value)
             self.writes[oid] = self.writes[oid]._replace(base=s.serial)
             writes.append(self.writes[oid])
         for p, ahead in self.ahead.items():

@@ -124,6 +124,12 @@ class Oracle:
             f"where {truth[0]:x} of {truth[1]} is the truth",
         )
 
+    def missed(self, client: str, epoch: Epoch, snapshot: Tid, oid: Oid) -> None:
+        """A client was told that there is no such object in its snapshot."""
+        view = self.view.get(epoch, {})
+        there = sorted(tid for t, tid in view.items() if tid <= snapshot and oid in self.committed[t].writes)
+        check(not there, 4, f"{client} at snapshot {snapshot:x} found no {oid}, which has {there}")
+
     def finished(self, client: str, ttid: Ttid, tid: Tid) -> None:
         """tpc_finish has returned *tid*."""
         check(ttid in self.view.get(self.running, {}), 1, f"{ttid} is acknowledged, not committed")

@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from neo_common.ids import Partition
 from neo_common.states import Role
+from neo_common.wire.schema import Mode, Overdue
+from neo_master.core.base import MoveLead
 from support.network import Connection
-from support.world import Process
+from support.world import Process, draw_keep
 
 if TYPE_CHECKING:
+    from support.mastering import Mastering
     from support.simulation import Simulation
 
 SILENCE_S: Final = 6.0
@@ -66,9 +70,10 @@ def power(simulation: Simulation) -> str:
     """All servers die at once; the clients too, sometimes."""
     rng = simulation.world.rng
     roles = rng.choice(((Role.STORAGE,), (Role.MASTER, Role.STORAGE), (Role.MASTER, Role.STORAGE, Role.CLIENT)))
+    keep = draw_keep(rng)
     for process in _living(simulation, *roles):
         process.restart_delay_s = rng.choice((0.05, 0.5, 2.0))
-        process.crash("power cut")
+        process.crash("power cut", keep)
     return f"power cut of {', '.join(r.name for r in roles)}"
 
 
@@ -126,6 +131,55 @@ def split(simulation: Simulation) -> str:
     return f"split {', '.join(away)} from the others for {duration} s"
 
 
+def _primary(simulation: Simulation) -> Mastering | None:
+    running = simulation.primaries()
+    return simulation.world.rng.choice(running) if running else None
+
+
+def depose(simulation: Simulation) -> str:
+    """The primary is cut off from storages, and from other masters; clients reach both sides."""
+    primary, rng = _primary(simulation), simulation.world.rng
+    if primary is None:
+        return "nobody to depose"
+    storages = [s.name for s in simulation.storages]
+    away = storages if rng.random() < 0.6 else rng.sample(storages, rng.randint(1, len(storages)))
+    others = [m.name for m in simulation.masters if m is not primary]
+    clients = [c.name for c in simulation.clients if rng.random() < 0.3]
+    duration = rng.choice((1.0, 5.0, 12.0))
+    pairs = [pair for name in (*away, *others, *clients) for pair in ((primary.name, name), (name, primary.name))]
+    _block(simulation, pairs, duration)
+    return f"{primary.name} cannot reach {', '.join((*away, *others, *clients))} for {duration} s"
+
+
+def lead(simulation: Simulation) -> str:
+    """The operator gives the lead of a partition to another cell."""
+    primary, rng = _primary(simulation), simulation.world.rng
+    if primary is None:
+        return "nobody to ask"
+    partition = Partition(rng.randrange(simulation.scenario.partitions))
+    primary.request(MoveLead(partition))
+    return f"{primary.name} is asked to move the lead of {partition}"
+
+
+def overdue(simulation: Simulation) -> str:
+    """A vote is said to have held up others for too long."""
+    primary, rng = _primary(simulation), simulation.world.rng
+    if primary is None:
+        return "nobody to tell"
+    votes = [
+        (storage, voted)
+        for storage in simulation.storages
+        if storage.alive and storage.core.master == primary.node and storage.core.serving
+        for voted in storage.core.image.voted_ids()
+        if all(r.mode is Mode.C for r in storage.core.image.records() if r.ttid == voted.ttid)
+    ]
+    if not votes:
+        return "nothing is overdue"
+    storage, voted = rng.choice(votes)
+    storage.send(primary.node, Overdue((voted,)))
+    return f"{storage.name} says that {voted.ttid} is overdue"
+
+
 def one_way(simulation: Simulation) -> str:
     """Nothing gets from one process to another for a while; the other direction works."""
     rng = simulation.world.rng
@@ -163,6 +217,9 @@ FAULTS: Final[dict[str, tuple[Fault, int]]] = {
     "cut": (cut, 4),
     "half_open": (half_open, 1),
     "split": (split, 2),
+    "depose": (depose, 2),
+    "lead": (lead, 2),
+    "overdue": (overdue, 2),
     "one_way": (one_way, 1),
     "stall": (stall, 1),
     "clock": (clock, 1),

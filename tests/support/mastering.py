@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import random
 
-from neo_master.core.master import MasterCore
-
 from neo_common.ids import Epoch, NodeId
 from neo_common.states import Role
 from neo_common.wire.schema import HelloNo
-from neo_master.core.base import Exit
+from neo_master.core.base import Change, Exit
+from neo_master.core.master import MasterCore
 from neo_master.core.settings import Configured, MasterSettings
 from support.world import Process, World
 
@@ -19,7 +18,6 @@ class Mastering(Process):
 
     role = Role.MASTER
     core: MasterCore
-    make: type[MasterCore] = MasterCore
 
     def __init__(self, world: World, name: str, node: NodeId, settings: MasterSettings) -> None:
         self.settings = settings
@@ -29,7 +27,7 @@ class Mastering(Process):
         super().__init__(world, name, node)
 
     def make_core(self) -> MasterCore:
-        return self.make(self.node, self.settings, self.masters, random.Random(self.world.rng.random()))
+        return MasterCore(self.node, self.settings, self.masters, random.Random(self.world.rng.random()))
 
     def epoch(self) -> Epoch:
         return self.core.seen_epoch
@@ -45,6 +43,18 @@ class Mastering(Process):
 
     def dial_failed(self, target: Process, refusal: HelloNo | None) -> None:
         pass  # dialled again after the next event
+
+    def request(self, change: Change) -> None:
+        """Have the partition table changed, as an operator's order would."""
+        core = self.core
+        core.now = self.instant()
+        core.effects = []
+        core.request_change(change)
+        effects, core.effects = core.effects, []
+        for effect in effects:
+            for observe in self.world.observers:
+                observe(self, effect)
+            self._perform(effect)
 
     def perform(self, effect: object) -> None:
         match effect:

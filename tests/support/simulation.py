@@ -38,11 +38,13 @@ from neo_common.wire.schema import (
     Welcome,
 )
 from neo_master.core.settings import Configured, MasterSettings
+from neo_storage.core.events import Exit
 from neo_storage.core.settings import StorageSettings
 from support import faults
 from support.application import Application, Spec, Step, writer_of
 from support.checkers import Committed, Oracle, check
 from support.mastering import Mastering
+from support.mutations import Mutation, plant
 from support.storing import Storing
 from support.world import CLUSTER, Process, Temper, World, draw_temper
 
@@ -61,14 +63,6 @@ class Scenario(NamedTuple):
     masters: int = 2
 
 
-class Rules(NamedTuple):
-    """The cores of a run: the real ones, or some with a planted bug."""
-
-    master: type[Mastering] = Mastering
-    storage: type[Storing] = Storing
-    client: type[Application] = Application
-
-
 class Simulation:
     """One run."""
 
@@ -77,18 +71,19 @@ class Simulation:
         seed: int,
         scenario: Scenario,
         *,
-        rules: Rules | None = None,
+        mutation: Mutation | None = None,
         calm: bool = False,
         codec_share: float = 0.1,
     ) -> None:
-        """`calm`: everything takes about its mean time, so that a story reads well."""
-        rules = rules or Rules()
+        """`calm`: everything takes about its mean time, so that a story reads well. `mutation`: a bug to plant."""
         self.seed, self.scenario = seed, scenario
         names = [f"M{i + 1}" for i in range(scenario.masters)]
         names += [f"S{i + 1}" for i in range(scenario.storages)]
         names += [f"C{i + 1}" for i in range(len(scenario.clients))]
         temper = Temper() if calm else draw_temper(random.Random(seed), names)
-        self.world = World(seed, codec_share=codec_share, temper=temper)
+        # Slow disks and links are faults too: they come when the scripts begin, and end when faults stop.
+        self._temper = temper
+        self.world = World(seed, codec_share=codec_share, temper=temper._replace(slow=(), net_tail=0.0, disk_tail=0.0))
         self.oracle = Oracle()
         self._started: dict[Epoch, dict[Ttid, tuple[int, Tid]]] = {}
         masters = tuple(
@@ -97,22 +92,31 @@ class Simulation:
         storages = tuple(
             Configured(f"S{i + 1}", node_id(Role.STORAGE, i + 1), f"S{i + 1}:1") for i in range(scenario.storages)
         )
+        # Shorter times than real ones in some runs: the same story in fewer virtual seconds, and other races.
+        chance = random.Random(seed + 1)
+        lease_s = 3.0 if calm else chance.choice((0.4, 1.0, 3.0))
         settings = MasterSettings(
             cluster=CLUSTER,
             partitions=scenario.partitions,
             replicas=scenario.replicas,
             storages=storages,
+            lease_s=lease_s,
+            grace_s=3.0 if calm else chance.choice((0.05, 0.5, 3.0)),
             told_s=10.0,
         )
-        self.masters = [rules.master(self.world, c.name, c.node, settings) for c in masters]
+        stores = StorageSettings(lease_s=lease_s, lease_margin_s=lease_s / 6)
+        self._rounds = 1 if calm else chance.choice((1, 1, 2, 4))
+        self.masters = [Mastering(self.world, c.name, c.node, settings) for c in masters]
         for master in self.masters:
             master.masters = masters
-        self.storages = [rules.storage(self.world, c.name, c.node, StorageSettings()) for c in storages]
+        self.storages = [Storing(self.world, c.name, c.node, stores) for c in storages]
         self.clients = [
-            rules.client(self.world, f"C{i + 1}", self.oracle, ClientSettings(wait_timeout_s=20.0))
+            Application(self.world, f"C{i + 1}", self.oracle, ClientSettings(wait_timeout_s=20.0))
             for i in range(len(scenario.clients))
         ]
         self.world.observers.append(self._observe)
+        if mutation is not None:
+            self.world.plants.append(lambda process: plant(mutation, process.core, process.role))
 
     # ---- phases
 
@@ -137,13 +141,15 @@ class Simulation:
 
     def begin_scripts(self) -> None:
         """Let every client go through its script."""
+        self.world.set_temper(self._temper)
         for client, script in zip(self.clients, self.scenario.clients, strict=True):
-            client.run_script(script)
+            client.run_script(script * self._rounds)
 
     def rest(self) -> None:
         """Stop faults; all must become well, and then hold."""
         self.world.note("-", "faults stop")
         self.world.unblock_all()
+        self.world.set_temper(self._temper._replace(slow=(), net_tail=0.0, disk_tail=0.0))
         for process in (*self.masters, *self.storages):
             process.crash_countdown = None
             process.clock_offset = max(process.clock_offset, 0.0)
@@ -181,8 +187,8 @@ class Simulation:
                 self._master_sends(process, effect)
         elif isinstance(process, Application):
             self._client_does(process, effect)
-        elif isinstance(process, Storing):
-            pass
+        elif isinstance(effect, Exit):
+            check(effect.status == 0, 7, f"{process.name} stops: {effect.reason}")
 
     def _master_sends(self, master: Mastering, effect: Send) -> None:
         epoch = master.core.epoch
@@ -324,11 +330,11 @@ class Simulation:
         before = Tid(2**63 - 1)
         expected_end = NO_TID
         while True:
-            stored = storage.core.load(partition, oid, before)
+            stored = storage.core.ground.load(oid, before)
             if stored is None:
                 return found[::-1]
             check(stored.end == expected_end, 7, f"{storage.name}: {oid}@{stored.tid:x} ends {stored.end:x}")
-            writer, of = writer_of(stored.data)
+            writer, of = writer_of(stored.data.value)
             assert of == oid
             found.append((stored.tid, writer))
             before = expected_end = stored.tid

@@ -7,24 +7,36 @@ losing the last transactions of a database does. Segments are recycled as early 
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 from collections import deque
-
-from neo_storage.core.node import StorageCore
-from support.memory_backend import MemoryBackend
 
 from neo_common.core import Durable
 from neo_common.ids import NO_NODE, Epoch, NodeId
 from neo_common.states import Role
+from neo_common.wire.schema import INLINE_BYTES, Pull, PullData
 from neo_storage.backends.base import Op
 from neo_storage.core import image as images
 from neo_storage.core.events import Append, Applied, Apply, Exit, Named, PackCells, ReadRange
 from neo_storage.core.log_records import LogRecord
+from neo_storage.core.node import StorageCore
 from neo_storage.core.settings import StorageSettings
 from neo_storage.core.tentative import MemorySpool
 from support.checkers import Committed
+from support.memory_backend import MemoryBackend, State
 from support.seeking import Seeker
 from support.world import World
+
+
+def cheap_copy(state: State) -> State:
+    """Return a copy that does not change when the back end goes on; what it holds is immutable."""
+    return dataclasses.replace(
+        state,
+        decisions=dict(state.decisions),
+        tombstones=dict(state.tombstones),
+        cells={p: dict(cell) for p, cell in state.cells.items()},
+        transactions={p: dict(t) for p, t in state.transactions.items()},
+        cursors=dict(state.cursors),
+    )
 
 
 class Disk:
@@ -38,7 +50,7 @@ class Disk:
         self.ever: list[tuple[int, LogRecord]] = []
         """The whole log, for the checker."""
         self.backend = MemoryBackend()
-        self.saved = copy.deepcopy(self.backend)
+        self.saved = cheap_copy(self.backend.state)
         """The back end as of its last checkpoint."""
         self.saved_position = -1
         self.since: list[tuple[int, tuple[Op, ...]]] = []
@@ -82,7 +94,7 @@ class Storing(Seeker):
         self._flush_due = False
         self._reads: list[ReadRange] = []
         self.make_bootstrap()
-        return StorageCore(self.node, image, disk.backend, self._spool, self.settings, self.instant())
+        return StorageCore(self.node, image, disk.backend, self.settings, self.instant())
 
     def core_died(self) -> None:
         disk, rng = self.disk, self.world.rng
@@ -94,7 +106,7 @@ class Storing(Seeker):
         disk.ever = [r for r in disk.ever if r[0] <= disk.durable]
         # The back end: anything from its checkpoint on.
         keep = len(disk.since) if rng.random() < 0.7 else rng.randint(0, len(disk.since))
-        disk.backend = copy.deepcopy(disk.saved)
+        disk.backend.restore(disk.saved)
         disk.since = disk.since[:keep]
         for position, ops in disk.since:
             disk.backend.apply(ops, position)
@@ -145,6 +157,7 @@ class Storing(Seeker):
                 self._apply_some()
             case ReadRange():
                 self._reads.append(effect)
+                self._read_some()
             case PackCells():
                 self.world.note(self.name, "packs", effect)
             case Exit(_, reason):
@@ -189,7 +202,7 @@ class Storing(Seeker):
             disk.backend.apply(ops, position)
             disk.since.append((position, ops))
         if rng.random() < 0.2:
-            disk.saved = copy.deepcopy(disk.backend)
+            disk.saved = cheap_copy(disk.backend.state)
             disk.saved_position = batch[-1][0]
             disk.since = []
             needed = self.core.needed_from(disk.saved_position)
@@ -199,3 +212,30 @@ class Storing(Seeker):
         self.feed(Applied(batch[-1][0]))
         if self.alive:
             self._apply_some()
+            self._read_some()
+
+    def _read_some(self) -> None:
+        """Begin the long reads that need no more than what is applied."""
+        applied = self.disk.since[-1][0] if self.disk.since else self.disk.saved_position
+        for read in [r for r in self._reads if r.position <= applied]:
+            self._reads.remove(read)
+            delay = self.world.delay(self.world.temper.apply_s, 0.01, self.name)
+            self.world.schedule(delay, self._read, read, self.incarnation)
+
+    def _read(self, read: ReadRange, incarnation: int) -> None:
+        if not self.alive or self.incarnation != incarnation:
+            return
+        pull = read.packet
+        assert isinstance(pull, Pull), pull
+        transactions, rest = self.disk.backend.range_reader().transactions(
+            (pull.partition,),
+            pull.start,
+            pull.stop,
+            descending=False,
+            revisions=True,
+            values=True,
+            limit=2,
+            limit_bytes=INLINE_BYTES,
+        )
+        answer = PullData(pull.epoch, pull.version, pull.partition, pull.stop, transactions, (), rest)
+        self.send(read.peer, answer)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import heapq
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from neo_common.core import Accept, Connected, Disconnect, Greeted, Left, Log, Lost, Park, Received, Refuse, Send, Tick
 from neo_common.ids import NO_EPOCH, NO_NODE, Epoch, Instant, NodeId, Seconds
@@ -42,10 +42,12 @@ def draw_temper(rng: random.Random, names: Sequence[str]) -> Temper:
     """Return another temper for each run: slow disks, slow links, eager clients, stalls."""
     scale = rng.choice((0.2, 1.0, 1.0, 5.0))
     slow: list[tuple[str, float]] = [(n, rng.choice((5.0, 30.0, 200.0))) for n in names if rng.random() < 0.1]
-    slow += [(f"{a}>{b}", rng.choice((10.0, 100.0))) for a in names for b in names if a != b and rng.random() < 0.08]
+    share = rng.choice((0.02, 0.1, 0.4))
+    links = [f"{a}>{b}" for a in names for b in names if a != b]
+    slow += [(link, rng.choice((0.2, 5.0, 20.0, 100.0))) for link in links if rng.random() < share]
     return Temper(
         net_s=0.0005 * scale,
-        net_tail=rng.choice((0.0, 0.01, 0.05)),
+        net_tail=rng.choice((0.0, 0.01, 0.05, 0.2)),
         disk_s=0.001 * rng.choice((0.1, 1.0, 5.0, 20.0)),
         disk_tail=rng.choice((0.0, 0.02)),
         apply_s=0.002 * rng.choice((0.2, 1.0, 20.0)),
@@ -55,10 +57,16 @@ def draw_temper(rng: random.Random, names: Sequence[str]) -> Temper:
     )
 
 
+def draw_keep(rng: random.Random) -> dict[Role, float]:
+    """Return what still arrives of what dying processes have sent: all, nothing, only to some role, or by chance."""
+    only = rng.choice((None, (), tuple(Role), (Role.CLIENT,), (Role.STORAGE,), (Role.MASTER, Role.STORAGE)))
+    return {} if only is None else {role: float(role in only) for role in Role}
+
+
 class Core(Protocol):
     """What the simulator drives."""
 
-    def handle(self, event: object, now: Instant) -> Sequence[object]:
+    def handle(self, event: Any, now: Instant) -> Sequence[object]:
         """Take one event, return the effects in the order to perform them."""
 
 
@@ -78,17 +86,24 @@ class World:
         self.seed = seed
         self.rng = random.Random(seed)
         self.now = 0.0
-        self.temper = temper or Temper()
+        self.set_temper(temper or Temper())
         self.processes: dict[str, Process] = {}
         self.history: list[Entry] = []
         self.event_count = 0
         self.observers: list[Callable[[Process, object], None]] = []
         """Called with each effect just before it is performed."""
+        self.plants: list[Callable[[Process], None]] = []
+        """Called with each process whose core was just made: they may break it."""
         self._codec = self.rng.random() < codec_share
         self._queue: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
         self._scheduled = 0
         self._connections = 0
         self._blocked: set[tuple[str, str]] = set()
+
+    def set_temper(self, temper: Temper) -> None:
+        """From now on things are as fast as *temper* says."""
+        self.temper = temper
+        self._slow = dict(temper.slow)
 
     # ---- time
 
@@ -115,9 +130,8 @@ class World:
 
     def delay(self, mean_s: float, tail: float, *names: str) -> float:
         """Draw a delay; *names* are the processes and links that may be slow."""
-        for name, factor in self.temper.slow:
-            if name in names:
-                mean_s *= factor
+        for name in names:
+            mean_s *= self._slow.get(name, 1.0)
         if tail and self.rng.random() < tail:
             mean_s *= 10 ** (1 + 2 * self.rng.random())
         return min(3.0, self.rng.expovariate(1 / mean_s))
@@ -153,7 +167,10 @@ class World:
         ):
             return None
         self._connections += 1
-        return Connection(self, self._connections, dialler, listener)
+        connection = Connection(self, self._connections, dialler, listener)
+        dialler.take(connection)
+        listener.take(connection)  # accepted by its kernel: if it dies before it reads Hello, the dialler hears of it
+        return connection
 
     def through_the_wire(self, packet: Packet, request: int) -> Packet:
         """Return what the receiver reads of *packet*: in some runs it really becomes bytes."""
@@ -218,24 +235,26 @@ class Process:
         self.crash_countdown = None
         self.world.note(self.name, "starts")
         self.core = self.make_core()
+        for plant in self.world.plants:
+            plant(self)
         self.world.schedule(self.world.rng.random() * TICK_S, self._tick, self.incarnation)
         self.after_events()
 
-    def crash(self, why: str = "crash") -> None:
-        """Stop it here and now: what it has sent arrives, in part."""
+    def crash(self, why: str = "crash", keep: Mapping[Role, float] | None = None) -> None:
+        """Stop it here and now. `keep`: the share of what it has sent to each role that still arrives; else by chance."""
         if not self.alive:
             return
         self.world.note(self.name, "dies", why)
         self.alive = False
         self.stalled = False
         rng = self.world.rng
-        # One draw for all connections half of the time: a host that dies loses all that it had not sent yet.
-        same = rng.choice((None, 0.0, 1.0))
+        if keep is None:
+            keep = draw_keep(rng)
         for number in sorted(self._all):
             connection = self._all[number]
-            keep = rng.choice((0.0, 0.5, 1.0)) if same is None else same
+            share = keep.get(connection.other(self).role, rng.random())
             notice = self.world.delay(0.001, 0.1)
-            connection.process_died(self, keep, notice)
+            connection.process_died(self, share, notice)
         self._inbox.clear()
         self.core_died()
         if self.restart_delay_s is not None:
@@ -310,6 +329,8 @@ class Process:
         for effect in self.core.handle(event, self.instant()):
             for observe in self.world.observers:
                 observe(self, effect)
+            if not self.alive:
+                return  # an observer has killed it
             self._perform(effect)
             if self.crash_countdown is not None:
                 self.crash_countdown -= 1
@@ -405,7 +426,6 @@ class Process:
             self._dialling.discard(target.name)
             self.dial_failed(target, None)
             return
-        self._all[connection.number] = connection
         self._dialled[connection.number] = target
         connection.send(self, self.hello())
 
@@ -427,7 +447,6 @@ class Process:
             self._handshake_answered(connection, packet)
         else:
             assert isinstance(packet, Hello), packet
-            self._all[number] = connection
             self._greeting[number] = (connection, packet)
             self.greeted(connection, packet)
 
@@ -556,15 +575,19 @@ class Process:
             self._forget(connection)
             self.dial_failed(target, None)
             self._drain()
-        elif self._greeting.pop(number, None) is not None:
+        else:
             self._forget(connection)
-            if self.role is Role.MASTER:
+            if self._greeting.pop(number, None) is not None and self.role is Role.MASTER:
                 self.feed(Left(number, reason), number)
 
     def _forget(self, connection: Connection) -> None:
         self._peers.pop(connection.number, None)
         self._dialled.pop(connection.number, None)
         self._all.pop(connection.number, None)
+
+    def take(self, connection: Connection) -> None:
+        """Have an end of a new connection."""
+        self._all[connection.number] = connection
 
     def all_connections(self) -> list[Connection]:
         """Return every connection past the handshake, oldest first."""

@@ -1,0 +1,547 @@
+"""Planted bugs: every rule that the model can switch off, switched off in the real cores.
+
+A plant changes one small method of one core, right after the core was made; the rest is real. `MUTATIONS` names what is
+broken, where it shows, and the faults that are likely to show it. The names are the model's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final, NamedTuple
+
+from neo_client.core.client import ClientCore
+from neo_client.core.events import CacheCut, Invalidated
+from neo_common.core import Send, Tick
+from neo_common.ids import NO_TID, NodeId, Oid, Tid
+from neo_common.model.partition_table import Cell, PartitionTable
+from neo_common.states import CellState, Role
+from neo_common.wire.schema import Commit, LockMode, Mode
+from neo_master.core.master import MasterCore
+from neo_storage.core.ground import written
+from neo_storage.core.node import FROM_PRIMARY, NEEDS_TABLE, StorageCore, Verdict
+
+Plant = Callable[[Any], None]
+"""Breaks a core. (`Any`: a MasterCore, StorageCore or ClientCore.)"""
+
+
+class Mutation(NamedTuple):
+    """A planted bug."""
+
+    text: str
+    scenarios: tuple[str, ...]
+    master: Plant | None = None
+    storage: Plant | None = None
+    client: Plant | None = None
+    kinds: tuple[str, ...] = ()
+    """Faults that are likely to show it; any if empty."""
+    is_rare: bool = False
+    """Shown only by long runs, or never yet: searched for by the soak tests only."""
+
+
+def instead(name: str, function: Callable[..., Any], part: str = "") -> Plant:
+    """Return a plant that replaces a method of a core, or of its *part*; *function* takes core, original, arguments."""
+
+    def plant(core: Any) -> None:
+        target = getattr(core, part) if part else core
+        original = getattr(target, name)
+        setattr(target, name, lambda *args, **kwargs: function(core, original, *args, **kwargs))
+
+    return plant
+
+
+def nothing(name: str, part: str = "") -> Plant:
+    """Return a plant by which a method does nothing."""
+    return instead(name, lambda core, original, *args, **kwargs: None, part)
+
+
+def always(name: str, value: object, part: str = "") -> Plant:
+    """Return a plant by which a method returns *value*."""
+    return instead(name, lambda core, original, *args, **kwargs: value, part)
+
+
+def both(*plants: Plant) -> Plant:
+    """Return a plant that does all of these."""
+
+    def plant(core: Any) -> None:
+        for each in plants:
+            each(core)
+
+    return plant
+
+
+# ---------------------------------------------------------------------------------------------- clients
+
+
+def _tell_no_oids(core: ClientCore, original: Callable[[object], None], effect: object) -> None:
+    original(effect._replace(oids=()) if isinstance(effect, Invalidated) else effect)
+
+
+def _keep_cache(core: ClientCore, original: object, last: Tid) -> None:
+    core._do(CacheCut(last, last))
+
+
+def _only_void(core: ClientCore, original: object, is_new_epoch: bool) -> None:
+    for loadings in core._loading.values():
+        for loading in loadings:
+            loading.void = loading.void or is_new_epoch
+
+
+def _reverse_locks(core: ClientCore, original: Callable[[Any], list[NodeId]], tx: Any) -> list[NodeId]:
+    """Every second client locks in another order."""
+    order = original(tx)
+    return order[::-1] if core.session & 1 else order
+
+
+def _say_unvote_once(core: ClientCore) -> None:
+    original = core._repeat_unvotes
+    unvote = core._unvote
+    state = {"now": False}
+
+    def repeat(which: Iterable[Any], node: NodeId | None = None) -> None:
+        if state["now"]:
+            original(which, node)
+
+    def once(tx: Any) -> None:
+        state["now"] = True
+        unvote(tx)
+        state["now"] = False
+
+    core._repeat_unvotes = repeat  # type: ignore[method-assign]
+    core._unvote = once  # type: ignore[method-assign]
+
+
+# ---------------------------------------------------------------------------------------------- storages
+
+
+def _ack_at_once(core: StorageCore, original: Callable[..., None], ballot: Any, record: Any) -> None:
+    original(ballot, record)
+    core.votes.acked(record.ttid, record.partition, record.attempt, core.me)
+
+
+def _await_without_joining(core: StorageCore, original: Callable[..., set[NodeId]], partition: Any) -> set[NodeId]:
+    return {n for n in original(partition) if core.ground.state(partition, n) != CellState.JOINING}
+
+
+def _await_newest_only(core: StorageCore, original: object, partition: Any) -> set[NodeId]:
+    return {core.me, *written(core.image.table, partition)}
+
+
+def _only_me(core: StorageCore, original: object, partition: Any) -> set[NodeId]:
+    return {core.me}
+
+
+def _obey_anybody(core: StorageCore, original: Callable[..., Verdict], peer: NodeId, packet: Any) -> Verdict:
+    verdict = original(peer, packet)
+    if verdict is Verdict.DROP and isinstance(packet, (*FROM_PRIMARY, *NEEDS_TABLE)):
+        return Verdict.TAKE
+    return verdict
+
+
+def _drop_locks_only(core: StorageCore, original: object, partitions: Any) -> None:
+    core.locks.drop(partitions)
+
+
+def _take_exclusive_only(core: StorageCore, original: Callable[..., None], ttid: Any, wants: Any) -> None:
+    original(ttid, [w for w in wants if w[1] is LockMode.X])
+
+
+def _check_no_reads(core: StorageCore) -> None:
+    reads: set[Oid] = set()
+    refusal, stale = core.votes.refusal, core.ground.stale
+
+    def note(m: Any) -> Any:
+        reads.clear()
+        reads.update(r.oid for w in m.work for r in w.reads)
+        return refusal(m)
+
+    core.votes.refusal = note  # type: ignore[method-assign]
+    core.ground.stale = lambda pairs: stale([p for p in pairs if p[0] not in reads])  # type: ignore[method-assign]
+
+
+def _sync_joining_only(core: StorageCore, original: object, partition: Any, node: NodeId) -> bool:
+    return core.ground.state(partition, node) == CellState.JOINING
+
+
+def _sync_others_only(core: StorageCore, original: object, partition: Any, node: NodeId) -> bool:
+    return core.ground.state(partition, node) != CellState.JOINING
+
+
+def _go_on_joining(core: StorageCore, original: Callable[..., None], peer: NodeId, role: Role) -> None:
+    original(peer, role)
+    if role is Role.STORAGE and core.serving:
+        for p in core.ground.partitions():
+            if core.ground.leads(p) and core.ground.state(p, peer) == CellState.JOINING:
+                core.tables.sync(p, peer)
+
+
+def _rely_at_once(core: StorageCore, original: object, table: PartitionTable) -> None:
+    core.tables.stabilize(table.version)
+
+
+def _forget_lease(core: StorageCore) -> None:
+    core.reign._lease = None
+
+
+# ---------------------------------------------------------------------------------------------- masters
+
+
+def _start_without(core: MasterCore) -> None:
+    def missing(table: PartitionTable) -> list[NodeId]:
+        there = set(core.replies)
+        rows = [table.readable(p) for p in range(table.partitions)]  # type: ignore[arg-type]
+        return [] if all(there & set(row) for row in rows) else sorted(table.readable_nodes() - there)
+
+    def fully(table: PartitionTable, votes: Any, attempt: int) -> bool:
+        have = {(n, r.partition) for n, r in votes if r.attempt == attempt}
+        parts = next((r.parts for _, r in votes if r.attempt == attempt), ())
+        return bool(parts) and all((n, p) in have for p in parts for n in table.readable(p) if n in core.replies)
+
+    original = core.cleaned
+
+    def cleaned(table: PartitionTable) -> PartitionTable:
+        clean = original(table)
+        rows = (tuple(Cell(n, s if n in core.replies else CellState.OUT_OF_DATE) for n, s in row) for row in clean.rows)
+        return PartitionTable(clean.version, clean.replicas, rows)
+
+    core.missing = missing  # type: ignore[method-assign]
+    core.is_voted_fully = fully  # type: ignore[method-assign]
+    core.cleaned = cleaned  # type: ignore[method-assign]
+
+
+def _is_commit(effect: object) -> bool:
+    return isinstance(effect, Send) and isinstance(effect.packet, Commit)
+
+
+def _publish_first(core: MasterCore) -> None:
+    """Commit leaves for the storages at the next Tick only."""
+    publish, handle = core.publish, core.handle
+    deferred: list[Any] = []
+
+    def later(*args: Any) -> None:
+        before = len(core.effects)
+        publish(*args)
+        new = core.effects[before:]
+        del core.effects[before:]
+        core.effects.extend(e for e in new if not _is_commit(e))
+        deferred.extend(e for e in new if _is_commit(e))
+
+    def handle_and_send(event: Any, now: Any) -> list[Any]:
+        effects = list(handle(event, now))
+        if isinstance(event, Tick):
+            effects = [*deferred, *effects]
+            deferred.clear()
+        return effects
+
+    core.publish = later  # type: ignore[method-assign]
+    core.handle = handle_and_send  # type: ignore[method-assign]
+
+
+def _commit_to_readable_only(core: MasterCore, original: Callable[..., None], *args: Any) -> None:
+    before = len(core.effects)
+    original(*args)
+    new = core.effects[before:]
+    del core.effects[before:]
+    for effect in new:
+        if isinstance(effect, Send) and isinstance(effect.packet, Commit):
+            parts = effect.packet.parts
+            if not any(effect.peer in core.pt.readable(p) for p in parts):
+                continue
+        core.effects.append(effect)
+
+
+def _is_dead_without_aborts(core: MasterCore, original: object, packet: Any) -> bool:
+    return packet.ttid.session in core.gone or not core.is_of_this_reign(packet)
+
+
+def _any_attempt(core: MasterCore, original: object, table: PartitionTable, votes: Any, attempt: int) -> bool:
+    have = {(n, r.partition) for n, r in votes}
+    parts = votes[0][1].parts if votes else ()
+    return bool(parts) and all((n, p) in have for p in parts for n in table.readable(p))
+
+
+def _may_demote_last(core: MasterCore, original: object, row: Any, state: CellState) -> bool:
+    return state in (CellState.JOINING, CellState.UP_TO_DATE, CellState.FEEDING)
+
+
+def _may_promote_any(core: MasterCore, original: object, partition: Any, node: NodeId, version: Any) -> bool:
+    return core.pt.state(partition, node) == CellState.JOINING
+
+
+def _who_is_there(core: MasterCore, original: Callable[[], frozenset[NodeId]]) -> frozenset[NodeId]:
+    return frozenset(n for n in original() if n in core.connected)
+
+
+MUTATIONS: Final[dict[str, Mutation]] = {
+    "read_without_asking": Mutation(
+        "a voted object is read without asking the primary",
+        ("read_0rep", "read_1rep"),
+        storage=always("may_be_below", False, "reading"),
+    ),
+    "unvote_any_attempt": Mutation(
+        "Unvote ignores the attempt number",
+        ("pair_0rep", "pair_1rep", "three_2rep"),
+        storage=always("is_withdrawn", True, "votes"),
+    ),
+    "no_attempts": Mutation(
+        "recovery counts votes of different attempts together",
+        ("pair_0rep", "pair_1rep"),
+        master=instead("is_voted_fully", _any_attempt),
+        kinds=("power", "crash", "count"),
+    ),
+    "pt_before_durable": Mutation(
+        "a lead goes on without a cell before the table is durable",
+        ("tiny", "one_1rep"),
+        master=always("must_have_table", set()),
+        kinds=("crash", "power", "count"),
+    ),
+    "abort_not_durable": Mutation(
+        "tpc_abort returns before anything is durable",
+        ("abort_C", "abort_A"),
+        master=always("is_abort_durable", True),
+        kinds=("power", "count"),
+    ),
+    "vote_before_durable": Mutation(
+        "the lead answers before itself is durable",
+        ("read_0rep", "pair_0rep", "apart"),
+        storage=instead("put", _ack_at_once, "votes"),
+        kinds=("power", "crash", "count"),
+    ),
+    "replica_not_awaited": Mutation(
+        "the lead answers before the replicas are durable",
+        ("chain", "read_1rep"),
+        storage=instead("nodes_to_await", _only_me, "votes"),
+    ),
+    "no_fencing": Mutation(
+        "a storage obeys the former primary as well",
+        ("tiny", "tiny_read", "apart"),
+        storage=instead("verdict", _obey_anybody),
+        kinds=("crash", "split", "cut"),
+    ),
+    "recovery_without_all": Mutation(
+        "recovery does not wait for all readable nodes",
+        ("tiny", "tiny_read"),
+        master=_start_without,
+        kinds=("crash", "power"),
+    ),
+    "publish_first": Mutation(
+        "clients are told before Commit is sent to the storages",
+        ("read_0rep", "read_1rep", "chain"),
+        master=_publish_first,
+    ),
+    "locks_not_rebuilt": Mutation(
+        "a new lead starts with an empty lock table",
+        ("one_1rep", "pair_1rep", "pair_0rep"),
+        storage=instead("rebuild", _drop_locks_only, "locks"),
+    ),
+    "reads_unlocked": Mutation(
+        "readCurrent is checked, not locked",
+        ("current",),
+        storage=instead("take", _take_exclusive_only, "locks"),
+    ),
+    "reads_unchecked": Mutation("readCurrent is locked, not checked", ("current",), storage=_check_no_reads),
+    "cache_not_invalidated": Mutation(
+        "a client ignores Invalidate", ("read_0rep", "chain"), client=instead("_do", _tell_no_oids)
+    ),
+    "cache_kept": Mutation(
+        "a client keeps its cache when it comes back",
+        ("read_0rep", "read_1rep", "chain"),
+        client=both(instead("_cut_cache", _keep_cache), instead("_cut_all_loads", _only_void)),
+    ),
+    "joining_gets_no_commit": Mutation(
+        "Commit is not sent to a cell that joins",
+        ("chain", "read_1rep"),
+        master=instead("publish", _commit_to_readable_only),
+    ),
+    "demote_last": Mutation(
+        "the last readable cell can be put out of date",
+        ("read_0rep", "chain"),
+        master=instead("may_demote", _may_demote_last),
+    ),
+    "finish_after_abort": Mutation(
+        "Finish is accepted after an abort",
+        ("abort_C", "pair_0rep"),
+        master=instead("is_dead", _is_dead_without_aborts),
+    ),
+    "unordered_locks": Mutation(
+        "one client locks in another order",
+        ("pair_0rep",),
+        client=both(instead("_lock_order", _reverse_locks), always("_out_of_order", False)),
+    ),
+    "no_wake": Mutation("waiters are not woken", ("pair_0rep",), storage=nothing("wake", "locks")),
+    "unvote_not_forwarded": Mutation(
+        "Unvote stays at the lead",
+        ("pair_1rep", "three_2rep"),
+        storage=instead("nodes_to_forget", _only_me, "votes"),
+    ),
+    "no_ceiling": Mutation(
+        "a new primary starts above the tids that it finds",
+        ("apart", "causal"),
+        master=always("former_ceiling", NO_TID),
+        kinds=("power", "clock"),
+    ),
+    "no_lease": Mutation(
+        "a fenced primary still answers its clients",
+        ("read_1rep", "chain", "read_0rep"),
+        master=always("valid_lease", True),
+        storage=always("is_free_for", True, "reign"),
+        kinds=("split",),
+    ),
+    "lease_forgotten": Mutation(
+        "a restarted storage forgets the lease that it gave",
+        ("read_0rep", "apart"),
+        storage=_forget_lease,
+        kinds=("crash", "split"),
+    ),
+    "no_tail": Mutation(
+        "a storage hears only of its own decisions",
+        ("causal", "apart"),
+        master=always("tail_for", ()),
+        kinds=("power",),
+    ),
+    "recovery_unordered": Mutation(
+        "recovery orders what is in doubt at will",
+        ("causal", "apart", "chain"),
+        master=instead("ordered", lambda core, original, doubts: sorted(doubts, key=lambda d: d.ttid, reverse=True)),
+        kinds=("power",),
+    ),
+    "no_reset": Mutation(
+        "a snapshot survives although recovery has changed tids",
+        ("tiny_read", "read_0rep", "apart"),
+        master=always("must_reset", False),
+        kinds=("power", "crash"),
+    ),
+    "no_lead_sync": Mutation(
+        "a new lead does not make the other cells agree",
+        ("tiny_2rep", "three_2rep"),
+        storage=both(instead("is_synced", _sync_joining_only, "tables"), nothing("resync", "reign")),
+        kinds=("crash", "cut"),
+    ),
+    "stale_lead_accepted": Mutation(
+        "a cell accepts votes from a former lead",
+        ("one_1rep", "pair_1rep", "three_2rep"),
+        storage=always("is_lead", True),
+        kinds=("crash", "cut"),
+    ),
+    "join_without_votes": Mutation(
+        "a cell becomes UP_TO_DATE without the pending votes",
+        ("one_1rep", "tiny_read", "chain"),
+        storage=both(
+            instead("is_synced", _sync_others_only, "tables"),
+            instead("is_join_complete", lambda core, original, join: join.data, "tables"),
+        ),
+        kinds=("crash", "cut"),
+    ),
+    "joining_not_awaited": Mutation(
+        "votes do not wait for a cell that joins",
+        ("chain", "read_1rep", "one_1rep"),
+        storage=instead("nodes_to_await", _await_without_joining, "votes"),
+        kinds=("crash", "cut"),
+    ),
+    "promotion_not_cancelled": Mutation(
+        "a promotion counts although a readable cell has not made it durable",
+        ("tiny", "tiny_read"),
+        master=nothing("take_back_promotion"),
+        kinds=("crash", "power"),
+    ),
+    "new_votes_before_stable": Mutation(
+        "a vote that arrives after the new table does not wait for it to be durable",
+        ("tiny_read", "mixed", "tiny"),
+        storage=instead("nodes_to_await", _await_newest_only, "votes"),
+        kinds=("split", "crash", "cut"),
+    ),
+    "no_tombstone": Mutation(
+        "a forwarded vote is stored after the abort that overtook it",
+        ("abort_C", "pair_1rep", "mixed"),
+        storage=always("is_superseded", False, "votes"),
+    ),
+    "early_attempt_forgotten": Mutation(
+        "tpc_vote raises although an earlier attempt may be fully voted",
+        ("pair_0rep", "pair_1rep", "abort_C", "mixed"),
+        client=both(nothing("_note_lost_vote"), always("_recovery_may_commit", False)),
+        kinds=("cut", "power"),
+    ),
+    "finish_any_epoch": Mutation(
+        "Finish is accepted for votes given under an earlier primary",
+        ("pair_0rep", "abort_C", "mixed"),
+        master=always("is_of_this_reign", True),
+        kinds=("crash", "power"),
+    ),
+    "load_ignores_invalidation": Mutation(
+        "an answer overtaken by Invalidate is cached as current",
+        ("read_0rep", "chain"),
+        client=nothing("_cut_loads"),
+    ),
+    "old_load_cached_as_current": Mutation(
+        "an answer for an old snapshot is cached as current",
+        ("mixed", "three_1rep", "read_1rep"),
+        client=always("_load_cut", NO_TID),
+    ),
+    "no_grace": Mutation(
+        "recovery does not wait for clients (decides at once)",
+        ("abort_C", "mixed"),
+        master=always("is_grace_over", True),
+        kinds=("power", "crash"),
+    ),
+    "unvote_not_repeated": Mutation(
+        "an Unvote lost with a connection is not repeated",
+        ("abort_C", "pair_1rep", "pair_0rep"),
+        client=_say_unvote_once,
+        kinds=("crash", "cut"),
+    ),
+    "join_survives_break": Mutation(
+        "a join goes on although the connection to the lead was lost",
+        ("one_1rep", "chain", "pair_1rep"),
+        storage=instead("connected", _go_on_joining, "reign"),
+        kinds=("cut", "crash"),
+    ),
+    "old_stream_accepted": Mutation(
+        "a joining cell accepts what was sent before it began to join",
+        ("chain", "one_1rep", "read_1rep"),
+        storage=always("is_old_stream", False, "tables"),
+        kinds=("cut", "crash"),
+    ),
+    "stale_ready": Mutation(
+        "a cell is made UP_TO_DATE by the Ready of an earlier join",
+        ("abort_A", "one_1rep", "read_1rep"),
+        master=instead("may_promote", _may_promote_any),
+        kinds=("cut", "crash"),
+    ),
+    "client_keeps_old_primary": Mutation(
+        "a client goes on with an old primary after its hello to a new one",
+        ("apart", "causal", "read_0rep"),
+        client=both(nothing("_promise"), always("_hears", True)),
+        kinds=("crash", "split"),
+    ),
+    "adopted_table_not_durable": Mutation(
+        "a lead relies on a table that it was adopted with before it is durable",
+        ("chain", "tiny", "one_1rep"),
+        storage=instead("_rely_on", _rely_at_once, "reign"),
+        kinds=("split", "power"),
+    ),
+    "tombstone_kept": Mutation(
+        "the tombstone of an abort that recovery has not followed is kept",
+        ("read_1rep", "one_1rep"),
+        master=always("has_tombstone", False),
+        storage=nothing("amnesty", "reign"),
+        kinds=("crash", "power"),
+    ),
+    "gone_unheard": Mutation(
+        "a lost client is told aborted before every readable node has reported its votes",
+        ("pair_1rep", "abort_C", "pair_0rep"),
+        master=instead("who_must_tell", _who_is_there),
+        kinds=("cut", "split", "crash"),
+    ),
+    "mode_C_for_two_phase": Mutation(
+        "presumed commit although another resource manager may refuse",
+        ("abort_A",),
+        client=always("_mode", Mode.C),
+        kinds=("power", "crash"),
+    ),
+}
+
+
+def plant(mutation: Mutation, core: object, role: Role) -> None:
+    """Break *core* as *mutation* says."""
+    chosen = {Role.MASTER: mutation.master, Role.STORAGE: mutation.storage, Role.CLIENT: mutation.client}[role]
+    if chosen is not None:
+        chosen(core)

@@ -1,0 +1,120 @@
+"""Simulate for as long as wanted: `python -m support.soak --seconds 600` (in tests/). Prints each seed that fails.
+
+python -m support.soak --scenario pair_1rep --seed 17 --faults 3     one run, with the end of its history
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+
+from support.faults import FAULTS
+from support.mutations import MUTATIONS, Mutation
+from support.scenarios import SCENARIOS
+from support.simulation import Simulation
+from support.traces import lines
+
+
+def attempt(
+    name: str, seed: int, fault_count: int, kinds: Sequence[str] = (), mutation: Mutation | None = None
+) -> tuple[Simulation, BaseException | None]:
+    """Run one seed; return the simulation and what was wrong with it."""
+    simulation = Simulation(seed, SCENARIOS[name], mutation=mutation)
+    try:
+        simulation.go(fault_count, kinds)
+    except Exception as error:  # noqa: BLE001 - whatever a core raises is a finding
+        return simulation, error
+    return simulation, None
+
+
+def hunt(name: str, runs: int, first: int = 0, seconds: float = 1e9) -> tuple[str, int, int, BaseException] | None:
+    """Look for a run in which the planted bug *name* is noticed; return (scenario, seed, faults, what was noticed)."""
+    mutation = MUTATIONS[name]
+    end = time.monotonic() + seconds
+    for run in range(first, first + runs):
+        if time.monotonic() > end:
+            break
+        scenario = mutation.scenarios[run % len(mutation.scenarios)]
+        fault_count = (0, 2, 4, 6)[run // len(mutation.scenarios) % 4]
+        kinds = mutation.kinds if run % 2 == 0 else ()
+        _, error = attempt(scenario, run, fault_count, kinds, mutation)
+        if error is not None:
+            return scenario, run, fault_count, error
+    return None
+
+
+def story(simulation: Simulation, last: int) -> str:
+    """Return the end of the history of a run, for people."""
+    return "\n".join(lines(simulation.world, simulation.world.history)[-last:])
+
+
+def mutants(names: Sequence[str], seconds: float, first: int) -> int:
+    """Hunt planted bugs; say what has noticed each, and after how many runs."""
+    missed = 0
+    for name in sorted(MUTATIONS) if "all" in names else names:
+        began = time.monotonic()
+        found = hunt(name, 10**9, first, seconds)
+        took = time.monotonic() - began
+        if found is None:
+            missed += 1
+            sys.stdout.write(f"{name:27} NOT CAUGHT in {took:.0f} s: {MUTATIONS[name].text}\n")
+        else:
+            scenario, seed, fault_count, error = found
+            what = str(error).partition("\n")[0][:150]
+            sys.stdout.write(f"{name:27} seed {seed:4} {scenario} faults={fault_count} {took:.1f} s: {what}\n")
+        sys.stdout.flush()
+    return missed
+
+
+def main() -> int:
+    """Run; the exit status is 1 when a seed has failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scenario", choices=sorted(SCENARIOS), action="append")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--first", type=int, default=0, help="first seed")
+    parser.add_argument("--faults", type=int, default=3)
+    parser.add_argument("--kinds", default="", help=f"some of {','.join(FAULTS)}")
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--lines", type=int, default=60)
+    parser.add_argument("--stop", action="store_true", help="at the first failure")
+    parser.add_argument("--mutant", action="append", help="plant this bug, or `all` one after the other, and hunt it")
+    arguments = parser.parse_args()
+    if arguments.mutant:
+        return mutants(arguments.mutant, arguments.seconds, arguments.first)
+    names = arguments.scenario or sorted(SCENARIOS)
+    kinds = tuple(k for k in arguments.kinds.split(",") if k)
+    end = time.monotonic() + arguments.seconds
+    seed = arguments.first if arguments.seed is None else arguments.seed
+    runs = events = failures = 0
+    out = sys.stdout.write
+    while arguments.seed is not None or time.monotonic() < end:
+        for name in names:
+            for fault_count in (arguments.faults,) if arguments.seed is not None else (0, arguments.faults):
+                simulation, error = attempt(name, seed, fault_count, kinds)
+                runs += 1
+                events += simulation.world.event_count
+                if error is None and arguments.seed is None:
+                    continue
+                if error is not None:
+                    failures += 1
+                    last = "".join(traceback.format_tb(error.__traceback__)[-2:])
+                    out(
+                        f"--scenario {name} --seed {seed} --faults {fault_count}: {type(error).__name__} {error}\n{last}"
+                    )
+                if arguments.seed is not None or arguments.stop:
+                    out(story(simulation, arguments.lines) + "\n")
+                if arguments.stop and error is not None:
+                    return 1
+                sys.stdout.flush()
+        if arguments.seed is not None:
+            break
+        seed += 1
+    out(f"{runs} runs, {events} events, {failures} failures, seeds {arguments.first} to {seed}\n")
+    return bool(failures)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
