@@ -70,7 +70,7 @@ class StorageShell(Shell):
         self._log_directory = log_directory
         self._no_room = ""
         self._addresses: dict[NodeId, str] = {}
-        self._dials_for: tuple[object, ...] = ()
+        self._state: tuple[object, ...] = ()
         self._is_finishing = False
         self._sync_worker = Worker(self.call_from_thread)
         self._flusher = Flusher(
@@ -223,6 +223,13 @@ class StorageShell(Shell):
             self._tell_disk()
             never.wait(_DISK_S)
             self._flusher.make_spares()
+            self._advance_mark()
+
+    def _advance_mark(self) -> None:
+        """Tell the back end of records that mean nothing to it (votes withdrawn), so that the log may let them go."""
+        ground = self.core.ground
+        if self._log.segment_count > 2 and ground.applied >= ground.last_op and ground.durable > ground.applied:
+            self._applier.put(ground.durable, ())
 
     # -------------------------------------------------------------------------------------- peers
 
@@ -253,21 +260,22 @@ class StorageShell(Shell):
         return Accept(connection, node)
 
     def connection_event(self, connection: Connection, event: SessionEvent) -> None:
-        """Take an event of a connection; then dial whom the core wants now."""
+        """Take an event of a connection; then note what we are now, and dial whom the core wants."""
         if type(event) is Notified and type(event.packet) is Nodes:
             self._learn(event.packet.nodes)
         super().connection_event(connection, event)
         core = self.core
-        state = (core.serving, core.image.table, core.me)
-        if state != self._dials_for:
-            self._dials_for = state
+        state = (core.serving, core.image.table, core.me, core.image.cluster_id)
+        if state != self._state:
+            self._state = state
+            self.us = self.hello()  # who dials us is compared with it
             self._dial()
 
     def _learn(self, nodes: tuple[NodeInfo, ...]) -> None:
         for info in nodes:
             if role_of(info.node) == Role.STORAGE and info.address:
                 self._addresses[info.node] = info.address
-        self._dials_for = ()
+        self._state = ()
 
     def _dial(self) -> None:
         if not self.core.serving:

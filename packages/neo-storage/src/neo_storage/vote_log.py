@@ -251,6 +251,11 @@ class VoteLog:
             self._keep_spare(file)
 
     @property
+    def segment_count(self) -> int:
+        """How many segments are in use."""
+        return len(self._live)
+
+    @property
     def room_bytes(self) -> int:
         """What can be appended without a new file."""
         current = self._live[-1]
