@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from urllib.parse import quote
 
 import yaml
 
@@ -117,7 +118,7 @@ def excuses(config: Config, supervisord: Supervisord) -> str:
 
 def uri(config: Config) -> str:
     """Return how zodburi and `neo_client.open` name the cluster."""
-    return f"neo://{config.cluster.name}@{','.join(config.master_addresses)}"
+    return f"neo://{quote(config.cluster.name, safe='')}@{','.join(config.master_addresses)}"
 
 
 def zconfig(config: Config) -> str:
