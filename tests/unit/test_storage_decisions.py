@@ -144,10 +144,12 @@ def test_decisions_up_to_the_mark_are_forgotten() -> None:
 
 def test_decisions_are_kept_while_a_cell_joins() -> None:
     """Its record may come after the decision that everybody else has forgotten."""
-    rig = Rig(S2).serve(table(((S1, U), (S2, J)), ((S1, U),)), S1)
+    rig = Rig(S2).serve(table(((S1, U), (S2, J)), ((S2, U),)), S1)
     rig.commit(T1)
-    rig.commit(T2, counter=2, durable=T1)
-    assert len(rig.core.image.decisions) == 2
+    rig.receive(C2, vote(write(1), client=C2))
+    rig.flush()
+    rig.commit(T2, client=C2, parts=(1,), durable=T1)
+    assert sorted(d.tid for d in rig.core.image.decisions.values()) == [T1, T2]
 
 
 def test_commit_ends_what_waits_for_it() -> None:
