@@ -238,12 +238,14 @@ class ThreadDriver:
                         return parked.is_done
                     if not woken:
                         self._followers.remove(parked)
+                        parked.park = None  # it may be completed later, when nobody waits for it
                         return False
             self._lead(parked, deadline)
         except BaseException:  # the application was interrupted: others still need a leader
             with self._lock:
                 if parked in self._followers:
                     self._followers.remove(parked)
+                    parked.park = None
                 if self._leader is parked:
                     self._hand_over()
             raise
@@ -258,6 +260,7 @@ class ThreadDriver:
 
     def _take_lead(self, parked: Parked) -> None:
         self._leader, self._leader_thread, self._served = parked, threading.get_ident(), False
+        parked.park = None
 
     def _hand_over(self) -> None:
         self._leader, self._leader_thread, self._led_at = None, 0, monotonic()
