@@ -2,10 +2,20 @@
 
 import pytest
 
+from neo_common.wire.codec import frame
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `--no-skips`: what `make check` and `make test` promise was then really run."""
     parser.addoption("--no-skips", action="store_true", help="fail when a test was skipped")
+
+
+def pytest_report_header() -> str:
+    """Name the codec: figures and failures mean something else under the other one.
+
+    A missing or stale extension has raised its ImportError by now, with the command that mends it.
+    """
+    return f"neo codec: {frame.__module__}"
 
 
 @pytest.hookimpl(trylast=True)

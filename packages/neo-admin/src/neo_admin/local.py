@@ -15,6 +15,8 @@ from neo_common.config.sections import Config
 from neo_common.errors import ConfigError
 
 FILE: Final = "cluster.yaml"
+_SIGNS: Final = (" ERROR ", " CRITICAL ", "Traceback")
+"""What a log says of a node that does not work."""
 HOST: Final = "127.0.0.1"
 
 
@@ -103,16 +105,18 @@ def erase(directory: Path) -> None:
 
 
 def excuses(config: Config, supervisord: Supervisord) -> str:
-    """Return what the nodes that do not run say in their logs, for a start that failed."""
+    """Return what the nodes that do not run, or complain, say in their logs, for a start that failed."""
     told = []
     try:
         processes = supervisord.processes()
     except SupervisorError as error:
         return str(error)
     for process in processes:
-        if process.state not in ("RUNNING", "STARTING"):
-            log = supervisord.paths.log(process.name)
-            told.append(f"{process.name} is {process.state}: {process.description}; {log} ends:\n{supervise.tail(log)}")
+        log = supervisord.paths.log(process.name)
+        last = supervise.tail(log)
+        # One that dies again and again is RUNNING each time that it has lived for a second.
+        if process.state not in ("RUNNING", "STARTING") or any(word in last for word in _SIGNS):
+            told.append(f"{process.name} is {process.state}: {process.description}; {log} ends:\n{last}")
     return "\n".join(told) or f"every node runs; their logs are in {config.supervisor.directory}"
 
 
