@@ -271,10 +271,51 @@ def test_votes_are_refused_when_the_disk_is_nearly_full_and_reads_go_on(cluster:
         assert loaded(client, 1) == (tid, 0, b"one")
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 MB; only root can have it."""
+    directory = tmp_path / "small"
+    directory.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64m", "neo-test", str(directory)]
+    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a small file system is not permitted here")
+    yield directory
+    subprocess.run(["umount", str(directory)], check=True, timeout=20)
+
+
+def test_full_disk_refuses_votes_loses_nothing_and_starts_again(small_disk: Path) -> None:
+    made = RawCluster(small_disk / "c")
+    made.config.write_text(made.config.read_text().replace("disk_reserve: 16MB", "disk_reserve: 6MB"))
+    with made as cluster:
+        tids: dict[int, Tid] = {}
+        value = random.Random(2).randbytes(200_000)
+        with cluster.client(20.0) as client:
+            refused: Refused | None = None
+            for oid in range(400):
+                vote = client.vote_packet(client.ttid(), [write(oid, value)])
+                client.storage.notify(vote)
+                answer = client.storage.wait_for(tuple)
+                if isinstance(answer, Refused):
+                    refused = answer
+                    break
+                assert isinstance(answer, Voted), answer
+                tids[oid] = client.finish(vote)
+            assert refused is not None, "80 MB were not enough to fill 64 MB"
+            assert refused.code == ErrorCode.NO_SPACE
+            assert len(tids) > 10
+            for oid, tid in tids.items():
+                assert loaded(client, oid) == (tid, 0, value)
+        cluster.check_alive()
+        cluster.kill("s1")
+        cluster.start("s1")
+        with cluster.client(20.0) as client:
+            for oid, tid in tids.items():
+                assert loaded(client, oid) == (tid, 0, value)
+
+
 def test_log_and_database_stay_bounded_under_load(tmp_path: Path) -> None:
     """Segments are used again: 60 MB of commits leave a log of some MB."""
-    settings = {"storages": {}}
-    with RawCluster(tmp_path / "c", settings=settings) as cluster, cluster.client() as client:
+    with RawCluster(tmp_path / "c") as cluster, cluster.client() as client:
         serials: dict[int, Tid] = {}
         value = bytes(200_000)
         for number in range(300):

@@ -68,5 +68,6 @@ def open_log(files: LogFiles, segment_bytes: int, seed: int = 0) -> tuple[VoteLo
     positions = [position for position, _ in found]
     first = positions[0] if positions else 0
     assert positions == list(range(first, first + len(found)))
+    log.flush_recovered()
     log.begin(log.end + 1)
     return log, [record for _, record in found], first

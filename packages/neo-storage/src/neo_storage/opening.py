@@ -25,9 +25,11 @@ def open_storage(backend: Backend, log: VoteLog) -> Image:
             f"the vote log ends with record {log.end}, the database has everything up to {image.position}: the log is"
             " missing, or not of this database"
         )
-    log.begin(image.position + 1)
+    log.flush_recovered()
     _apply(backend, lacking)
+    # Before the new segment: a full disk may have no room for another file than one of those.
     log.release(image.needed_from(backend.checkpoint()))
+    log.begin(image.position + 1)
     return image
 
 

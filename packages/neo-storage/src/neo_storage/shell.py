@@ -188,6 +188,7 @@ class StorageShell(Shell):
     def _on_checkpointed(self, position: int) -> None:
         self._log.release(self.core.needed_from(position))
         self._flusher.make_spares()
+        self._tell_disk()
 
     def _failed(self, text: str) -> None:
         """What is not durable, or cannot be applied, must not be built upon: the next start replays."""

@@ -37,6 +37,8 @@ _NO_HEADER: Final = bytes(HEADER_BYTES)
 _READ_BYTES: Final = 16 * 2**10
 """Read at once; most records are smaller."""
 _ROUND: Final = 2**20
+_SMALLEST: Final = 64 * 2**10
+"""The smallest segment that is made when the disk is nearly full, but for larger records."""
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -105,7 +107,8 @@ class SpareJob:
 class VoteLog:
     """Appends, flushes, reads back, recovers.
 
-    `recover`, then `begin`, then the rest. Everything belongs to one thread, but `read` and the jobs' `run`.
+    `recover`, then `flush_recovered`, then `begin`, then the rest. Everything belongs to one thread, but `read` and
+    the jobs' `run`.
     """
 
     def __init__(
@@ -142,9 +145,10 @@ class VoteLog:
     # ------------------------------------------------------------------------------------------ start
 
     def recover(self) -> Iterator[tuple[int, LogRecord]]:
-        """Yield every record that there is, with its position, in order. The last ones are durable after `begin` only.
+        """Yield every record that there is, with its position, in order.
 
-        Some may be older than what the back end has. Raises: DataCorrupted when records are missing between others.
+        Some may be older than what the back end has. The last ones are durable after `flush_recovered` only.
+        Raises: DataCorrupted when records are missing between others.
         """
         live = [_Segment(file, header) for file, header in self._chain()]
         self._live = tuple(live)
@@ -183,14 +187,19 @@ class VoteLog:
                 return found[i:]
         return found
 
-    def begin(self, position: int) -> None:
-        """Begin a new segment for records from *position* on, which follows what was recovered, if anything was.
+    def flush_recovered(self) -> None:
+        """Make durable what was recovered.
 
-        What had been written, but not flushed, when the last process died was only in the kernel's memory: it is
-        flushed here, and counts from now on.
+        What had been written, but not flushed, when the last process died was only in the kernel's memory: from now on
+        it counts. Only the last segment can have such records.
         """
+        if self._live:
+            self._sync(self._live[-1].file.descriptor)
+
+    def begin(self, position: int) -> None:
+        """Begin a new segment for records from *position* on, which follows what was recovered, if anything was."""
         assert not self._live or position == self.end + 1
-        self._begin_segment(position, self._segment_bytes)
+        self._begin_segment(position, HEADER_BYTES)
 
     # ------------------------------------------------------------------------------------------ running
 
@@ -295,12 +304,7 @@ class VoteLog:
         if file is not None:
             self._spares.remove(file)
         else:
-            size = self._segment_bytes if least_bytes <= self._segment_bytes else -(-least_bytes // _ROUND) * _ROUND
-            try:
-                file = _create(self._files, self._new_name(), size)
-            except BackendError as error:
-                self._failed = f"{error}; the vote log has no room left"
-                raise LogFailed(self._failed) from error
+            file = self._file_for(least_bytes)
         self._number += 1
         header = Header(self._number, position, self._new_salt())
         self._checked(self._files.write, file.descriptor, encode_header(header), 0)
@@ -309,6 +313,19 @@ class VoteLog:
         segment = _Segment(file, header)
         self._live = (*self._live, segment)
         return segment
+
+    def _file_for(self, least_bytes: int) -> _File:
+        """Return a new file; a smaller one than usual when the disk is nearly full: better than to stop."""
+        size = self._segment_bytes if least_bytes <= self._segment_bytes else -(-least_bytes // _ROUND) * _ROUND
+        while True:
+            try:
+                return _create(self._files, self._new_name(), size)
+            except BackendError as error:
+                if isinstance(error, DiskFull) and size > max(least_bytes, _SMALLEST):
+                    size = max(least_bytes, size // 4)
+                    continue
+                self._failed = f"{error}; the vote log has no room left"
+                raise LogFailed(self._failed) from error
 
     def _keep_spare(self, file: _File) -> None:
         if file.size == self._segment_bytes and len(self._spares) < self._spare_segments:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from neo_common.errors import BackendError, DataCorrupted, NeoError
+from neo_common.errors import BackendError, DataCorrupted, DiskFull, NeoError
 from neo_common.ids import MAX_OID, MAX_TID, NO_TID, Epoch, NodeId, Oid, Partition, Session, Tid, Ttid
 from neo_common.model.keys import decode_update
 from neo_common.model.partition_table import EMPTY, PartitionTable
@@ -52,7 +52,7 @@ class SqliteBackend:
         self._wal_bytes = wal_bytes
         self._lock: ExclusiveLock | None = None
         self._position = -1
-        self._durable_position = -1
+        self._is_full = False
         self._reader: sqlite3.Connection
         self._connection: sqlite3.Connection
         self._writer: Writer
@@ -135,9 +135,15 @@ class SqliteBackend:
         db.execute("PRAGMA cache_size = -256")  # so that the pages spill into the log
         db.execute("BEGIN IMMEDIATE")
         (last,) = db.execute(queries.LAST_DATA).fetchone()
-        for number in range(1 + self._wal_bytes // PIECE_BYTES):
-            db.execute(queries.ADD_DATA, ((last or 0) + 1 + number, bytes(PIECE_BYTES)))
-        db.execute("ROLLBACK")
+        try:
+            for number in range(1 + self._wal_bytes // PIECE_BYTES):
+                db.execute(queries.ADD_DATA, ((last or 0) + 1 + number, bytes(PIECE_BYTES)))
+        except sqlite3.OperationalError as error:
+            # A nearly full disk: slower flushes are no reason to refuse service.
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_FULL:
+                raise
+        if db.in_transaction:
+            db.execute("ROLLBACK")
         db.execute(f"PRAGMA cache_size = {cache:d}")
         check_setting(db, "cache_size", cache)
 
@@ -229,7 +235,7 @@ class SqliteBackend:
         """Make what was applied durable; return the log position up to which it is. On the applier's thread.
 
         The flush of SQLite's log makes it durable; moving it into the database then only keeps the log short, as far
-        as readers allow.
+        as readers and the room on the disk allow: `disk` tells of no room.
         """
         position = self._position
         try:
@@ -240,8 +246,14 @@ class SqliteBackend:
                 os.close(descriptor)
         except OSError as error:
             raise BackendError(f"flush of {self._wal()}: {error}") from error
-        with translated("checkpoint"):
+        try:
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            self._is_full = False
+        except sqlite3.Error as error:
+            translated_error = translate(error, "checkpoint")
+            if not isinstance(translated_error, DiskFull):
+                raise translated_error from error
+            self._is_full = True
         return position
 
     def _transaction(self, doing: str, work: Callable[[], None]) -> None:
@@ -266,10 +278,10 @@ class SqliteBackend:
             return SqliteRangeReader(self._path, _RANGE_CACHE_BYTES)
 
     def disk(self) -> tuple[int, int]:
-        """Return (bytes used by the database, bytes free on its disk)."""
+        """Return (bytes used by the database, bytes free on its disk; 0 while the last checkpoint found no room)."""
         used = sum(p.stat().st_size for p in (self._path, self._wal()) if p.exists())
         status = os.statvfs(self._path.parent)
-        return used, status.f_bavail * status.f_frsize
+        return used, 0 if self._is_full else status.f_bavail * status.f_frsize
 
     def close(self) -> None:
         """Release everything; harmless when done already, or never opened."""
