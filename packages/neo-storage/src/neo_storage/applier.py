@@ -16,11 +16,13 @@ from neo_common.errors import BackendError, DiskFull
 from neo_common.ids import Partition
 from neo_storage.backends.base import ApplyCommit, ApplyCopy, Backend, Op
 from neo_storage.core.events import PackCells
-from neo_storage.native import NativeQueue, start
+from neo_storage.native import Bell, NativeQueue, start
 
 _PACK_SLICE: Final = 500
 """Revisions per slice: some ms."""
 _RETRY_S: Final = 1.0
+_COMPANY_MAX: Final = 256
+"""Items in the inbox that end the wait for company."""
 _OP_BYTES: Final = 200
 """What an operation weighs beside its values, about."""
 
@@ -28,8 +30,8 @@ _OP_BYTES: Final = 200
 class ApplierSettings(NamedTuple):
     """Times in seconds, sizes in bytes."""
 
-    linger_s: float = 0.01
-    """How long a batch waits for company: a commit alone costs as much as ten."""
+    linger_s: float = 0.05
+    """How long a batch waits for company: a commit alone costs as much as ten. Meanwhile the overlay has it."""
     batch_bytes: int = 16 * 2**20
     checkpoint_bytes: int = 16 * 2**20
     """Written since the last checkpoint, at most about; SQLite's log has that size."""
@@ -102,6 +104,7 @@ class Applier:
         self._listener = listener
         self._settings = settings
         self._inbox = NativeQueue()
+        self._bell = Bell()
         self._batch = _Batch()
         self._pack: _PackRun | None = None
         self._unsynced_bytes = 0
@@ -118,6 +121,8 @@ class Applier:
     def put(self, position: int, ops: Sequence[Op]) -> None:
         """Write *ops*; positions ascend."""
         self._inbox.put((position, ops))
+        if self._inbox.qsize() >= _COMPANY_MAX:
+            self._bell.ring()
 
     def pack(self, order: PackCells) -> None:
         """Pack these cells, in place of an older order."""
@@ -126,10 +131,12 @@ class Applier:
     def hurry(self) -> None:
         """Somebody waits: write what there is now."""
         self._inbox.put("hurry")
+        self._bell.ring()
 
     def stop(self) -> None:
         """Write what there is, make it durable, end. Then `wait`."""
         self._inbox.put("stop")
+        self._bell.ring()
 
     def wait(self, timeout_s: float) -> bool:
         """Block until the thread has ended; return whether it has."""
@@ -154,16 +161,23 @@ class Applier:
         if self._is_full:
             self._take(_RETRY_S)
             return
-        if not self._batch.ops and not (self._pack and self._pack.cells):
+        is_packing = self._pack is not None and bool(self._pack.cells)
+        if not self._batch.ops and not is_packing:
             wait_s = None
             if self._unsynced_since is not None:
                 wait_s = max(0.0, self._unsynced_since + self._settings.checkpoint_s - monotonic())
             self._take(wait_s)
-        until = monotonic() + (self._settings.linger_s if self._batch.ops else 0.0)
-        while not (self._is_hurried or self._is_stopping or self._batch.bytes >= self._settings.batch_bytes):
-            wait_s = until - monotonic()
-            if not self._take(max(0.0, wait_s)) and wait_s <= 0:
-                break
+        self._drain()
+        is_company_wanted = self._batch.ops and self._batch.bytes < self._settings.batch_bytes and not is_packing
+        if is_company_wanted and not (self._is_hurried or self._is_stopping):
+            # On the bell, not on the queue: to be woken for every commit would cost the hub more than the batch.
+            self._bell.wait(self._settings.linger_s)
+            self._drain()
+
+    def _drain(self) -> None:
+        """Take what is there, up to a full batch."""
+        while self._batch.bytes < self._settings.batch_bytes and self._take(0.0):
+            pass
 
     def _take(self, wait_s: float | None) -> bool:
         """Take one item, waiting so long for it; return whether there was one."""

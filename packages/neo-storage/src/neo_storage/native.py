@@ -40,6 +40,23 @@ def start(function: Callable[[], None]) -> Callable[[float], bool]:
     return wait
 
 
+class Bell:
+    """Wakes one native thread early; rung by one thread, the hub's. A ring while nobody waits ends the next wait."""
+
+    def __init__(self) -> None:
+        self._lock = _allocate_lock()
+        self._lock.acquire()
+
+    def ring(self) -> None:
+        """Wake who waits, or will wait next."""
+        if self._lock.locked():
+            self._lock.release()
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for a ring, at most so long."""
+        self._lock.acquire(timeout=timeout_s)
+
+
 class Worker:
     """One native thread that does jobs, in order; each result, or error, comes back to the hub."""
 
