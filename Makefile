@@ -34,6 +34,7 @@ demo: venv
 	$(BIN)/python -m demo $(if $(FS),--source "$(FS)")
 
 bench: venv
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	$(BIN)/python -m benchmarks
 
 venv: .venv/.built
