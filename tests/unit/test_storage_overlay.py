@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from neo_common.ids import MAX_TID, NO_TID, Oid, Tid
 from neo_common.wire.schema import PIECE_BYTES, Write
 from neo_storage.backends.base import ApplyClear, ApplyCommit
+from neo_storage.core.log_records import LogPiece, LogRecord
 from neo_storage.core.overlay import REVISION_BYTES, Overlay
+from neo_storage.core.tentative import Chunk, Pieces, PiecesOf
 from support.storage_rig import META, P0, P1, T1, T2, T3, data, ttid, write
 
 
@@ -75,3 +77,20 @@ def test_value_in_memory_has_pieces_too() -> None:
     assert overlay.piece(Oid(0), T1, PIECE_BYTES) is None
     assert overlay.piece(Oid(0), T2, 0) is None
     assert overlay.piece(Oid(2), T1, 0) is None
+
+
+def test_only_the_piece_that_is_asked_for_is_read_from_the_log() -> None:
+    values = [bytes([i]) * PIECE_BYTES for i in range(3)]
+    read: list[int] = []
+
+    class Log:
+        def read(self, position: int) -> LogRecord:
+            read.append(position)
+            return LogPiece(ttid(), Oid(0), position * PIECE_BYTES, values[position])
+
+    chunks = {Oid(0): tuple(Chunk(i, -1) for i in range(3))}
+    big = Write(Oid(0), NO_TID, NO_TID, data(b"".join(values))._replace(value=b""))
+    overlay = Overlay()
+    overlay.take(1, commit(T1, big)._replace(pieces=PiecesOf({Oid(0): Pieces(Log(), chunks)})))
+    assert overlay.piece(Oid(0), T1, 2 * PIECE_BYTES) == values[2]
+    assert read == [2]

@@ -50,7 +50,7 @@ from neo_storage.core.log_records import (
     LogUnvote,
     LogVote,
 )
-from neo_storage.core.tentative import Needed, Pieces, Spool, Tentative, VotedRecord
+from neo_storage.core.tentative import Needed, Pieces, PiecesOf, Spool, Tentative, VotedRecord
 
 TOMBSTONES_MAX: Final = 20_000
 """Tombstones kept in one reign: the oldest go first. One is needed while a Fwd or Sync may be on its way."""
@@ -285,22 +285,10 @@ def _commit(image: Image, record: LogCommit, committed: tuple[VotedRecord, ...])
             committed[0].record.metadata,
             parts,
             tuple(partitions),
-            _PiecesOf(chunks),
+            PiecesOf(chunks),
             record.durable,
         ),
     )
-
-
-class _PiecesOf:
-    """The pieces of all values of one transaction here, whichever vote they came with."""
-
-    __slots__ = ("_votes",)
-
-    def __init__(self, votes: dict[Oid, Pieces]) -> None:
-        self._votes = votes
-
-    def __call__(self, oid: Oid) -> Iterator[bytes]:
-        return self._votes[oid](oid)
 
 
 def _abort(image: Image, ttid: Ttid, attempt: int) -> tuple[Op, ...]:

@@ -1,11 +1,13 @@
 """Committed revisions that the back end may not have yet: read first, dropped when it has them. Pure."""
 
 from collections import deque
+from itertools import islice
 from typing import Final, NamedTuple
 
 from neo_common.ids import NO_TID, Oid, Partition, Tid
 from neo_common.wire.schema import PIECE_BYTES, Data, Write
 from neo_storage.backends.base import ApplyClear, ApplyCommit, Op, Stored
+from neo_storage.core.tentative import PiecesOf
 
 REVISION_BYTES: Final = 400
 """What a revision takes in memory besides its value, about."""
@@ -86,8 +88,10 @@ class Overlay:
             if revision.tid == tid and offset % PIECE_BYTES == 0 and offset < data.size:
                 if data.value:
                     return data.value[offset : offset + PIECE_BYTES]
-                index = offset // PIECE_BYTES
-                return next(p for i, p in enumerate(revision.op.pieces(oid)) if i == index)
+                pieces = revision.op.pieces
+                if isinstance(pieces, PiecesOf):  # reading those before it, for each, would take the square of the size
+                    return pieces.at(oid, offset)
+                return next(islice(pieces(oid), offset // PIECE_BYTES, None), None)
         return None
 
     def _add(self, partition: Partition, revision: _Revision) -> None:

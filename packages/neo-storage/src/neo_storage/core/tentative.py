@@ -79,6 +79,23 @@ class Pieces:
         return None if rest or index >= len(chunks) else read_chunk(self._spool, chunks[index])
 
 
+class PiecesOf:
+    """The pieces of all values of one transaction here, whichever vote they came with."""
+
+    __slots__ = ("_votes",)
+
+    def __init__(self, votes: Mapping[Oid, Pieces]) -> None:
+        self._votes = votes
+
+    def __call__(self, oid: Oid) -> Iterator[bytes]:
+        """Yield the pieces of *oid* in order."""
+        return self._votes[oid](oid)
+
+    def at(self, oid: Oid, offset: int) -> bytes | None:
+        """Return the piece that begins at *offset*, reading only that; None if there is none."""
+        return self._votes[oid].at(oid, offset)
+
+
 def read_chunk(spool: Spool, chunk: Chunk) -> bytes:
     """Return the bytes at *chunk*."""
     match spool.read(chunk.position):
