@@ -39,9 +39,9 @@ class Zope:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        log = (self.directory / "zope.log").open("wb")
         command = [str(PROGRAMS / "runwsgi"), str(self.directory / "etc" / "zope.ini")]
-        self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        with (self.directory / "zope.log").open("wb") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
         deadline = time.monotonic() + START_DEADLINE_S
         while True:
             assert self._process.poll() is None, f"Zope has stopped: {self.log()}"
