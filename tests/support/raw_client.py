@@ -23,6 +23,7 @@ from neo_common.wire.schema import (
     ErrorCode,
     Finish,
     Finished,
+    Heard,
     Hello,
     Metadata,
     Mode,
@@ -92,8 +93,11 @@ class RawConnection:
         return Seconds(time.monotonic())
 
     def _write(self) -> None:
-        for data in self.session.take_output():
-            self._sock.sendall(data)
+        try:
+            for data in self.session.take_output():
+                self._sock.sendall(data)
+        except OSError as error:
+            raise Gone(error) from error
 
     def _until(
         self, done: Callable[[], bool], deadline_s: float, see: Callable[[Any], object] = lambda event: None
@@ -124,18 +128,12 @@ class RawConnection:
     def notify(self, packet: Packet) -> None:
         """Say something."""
         self.session.notify(packet)
-        try:
-            self._write()
-        except OSError as error:
-            raise Gone(error) from error
+        self._write()
 
     def ask(self, packet: Packet, deadline_s: float = DEADLINE_S) -> Any:
         """Ask; return the answer, perhaps an `Error`."""
         request = self.session.ask(packet, Seconds(self._now() + deadline_s), self._now())
-        try:
-            self._write()
-        except OSError as error:
-            raise Gone(error) from error
+        self._write()
         self._until(lambda: request in self._answers, deadline_s)
         return self._answers.pop(request)
 
@@ -248,6 +246,7 @@ class RawClient:
         oids = tuple(write.oid for work in vote.work for write in work.writes)
         self.master.notify(Finish(vote.ttid, vote.attempt, self.epoch, vote.parts, oids, Mode.C, NO_TID))
         self.last = self.master.wait_for(Finished).tid
+        self.master.notify(Heard(self.last))
         return self.last
 
     def load(self, oid: int, before: int = 2**63 - 1) -> AnswerLoad | Error:
