@@ -12,14 +12,13 @@ CONFIGS := pyproject.toml requirements-dev.txt $(wildcard packages/*/pyproject.t
 COMPILED := $(wildcard packages/neo-common/src/neo_common/*/*.pyx packages/neo-common/src/neo_common/*/*.pxd) \
             packages/neo-common/src/neo_common/wire/schema.py
 FAST := $(wildcard tests/unit tests/property tests/simulation tests/transcripts) packages
-SLOW := $(wildcard tests/integration tests/zodb)
 
 .PHONY: check test demo bench venv lint fast clean
 
 check: lint fast
 
 test: check
-	$(BIN)/pytest --no-skips -q $(SLOW)
+	$(BIN)/pytest --no-skips -q -m slow
 
 lint: venv
 	$(BIN)/ruff check .

@@ -1,5 +1,7 @@
 """What every test run does: name the codec in use, refuse a stale extension, and fail on skips when asked to."""
 
+from pathlib import Path
+
 import pytest
 
 from neo_common.wire.codec import frame
@@ -8,6 +10,13 @@ from neo_common.wire.codec import frame
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `--no-skips`: what `make check` and `make test` promise was then really run."""
     parser.addoption("--no-skips", action="store_true", help="fail when a test was skipped")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what needs real daemons: `make check` leaves it out, `make test` runs it."""
+    for item in items:
+        if {"integration", "zodb"} & set(Path(item.nodeid).parts):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_report_header() -> str:
