@@ -11,8 +11,8 @@ from typing import NamedTuple, Protocol
 from neo_common.ids import Epoch, NodeId, Oid, Partition, Tid, Ttid
 from neo_common.model.partition_table import PartitionTable
 from neo_common.wire.schema import (
-    CellSize,
     Ceilings,
+    CellSize,
     Change,
     Data,
     Decision,
