@@ -1,5 +1,6 @@
 """The client's cache against a dict that forgets nothing: whatever it answers is true, and it keeps its bound."""
 
+import itertools
 import random
 import tracemalloc
 
@@ -84,7 +85,7 @@ def test_answers_are_true_and_the_bound_is_kept(steps: list[tuple], size_max: in
         assert cache.size == sum(e.size for e in entries)
         assert len(cache) == len(entries)
         for es in cache._entries.values():
-            assert all(a.end and a.end <= b.tid for a, b in zip(es, es[1:], strict=False))
+            assert all(a.end and a.end <= b.tid for a, b in itertools.pairwise(es))
 
 
 def test_often_used_stays_when_a_scan_passes() -> None:

@@ -3,13 +3,14 @@
 ZODB before 6 names its tests `check*`, ZODB 6 `test*`; both are run.
 """
 
+import doctest
 import unittest
+from pathlib import Path
 from typing import Any
 
 import ZODB.tests.testDemoStorage
 import ZODB.tests.util
 from ZODB import DB
-from ZODB.blob import BlobStorage
 from ZODB.DemoStorage import DemoStorage
 from ZODB.MappingStorage import MappingStorage
 from ZODB.tests import (
@@ -88,6 +89,12 @@ class StorageCase(
 ):
     """Everything that a storage without blobs can run."""
 
+    def testPackUndoLog(self) -> None:  # noqa: N802 - ZODB's name
+        """ZODB's test with the real clock: it pretends that time passes, and a server in another process does
+        not see that.
+        """
+        PackableStorage.PackableUndoStorage.testPackUndoLog.__wrapped__(self)
+
 
 class HexCase(StorageCase):
     """The same on top of a wrapper that transforms data."""
@@ -140,7 +147,7 @@ class DemoBaseCase(OnCluster, ZODB.tests.testDemoStorage.DemoStorageWrappedBase)
         self.set_up_cluster()
         super().setUp()
 
-    def _makeBaseStorage(self) -> Any:
+    def _makeBaseStorage(self) -> Any:  # noqa: N802 - ZODB's name
         return self.new_client()
 
     def tearDown(self) -> None:
@@ -151,14 +158,28 @@ class DemoBaseCase(OnCluster, ZODB.tests.testDemoStorage.DemoStorageWrappedBase)
             self.tear_down_cluster()
 
 
-class DemoChangesCase(OnCluster, ZODB.tests.testDemoStorage.DemoStorageTests):
-    """A DemoStorage that writes into a cluster."""
+class DemoStorageAsMeant(DemoStorage):
+    """ZODB's, with one error mended: with changes given, its pack() asks for an attribute that it then has not."""
+
+    _temporary_changes = False
+
+
+class DemoChangesCase(OnCluster, ZODB.tests.testDemoStorage.DemoStorageWrappedBase):
+    """A DemoStorage that writes into a cluster.
+
+    (Its base classes leave garbage collection out: wrappers never do that.)
+    """
+
+    use_extension_bytes = True
 
     def setUp(self) -> None:
         """Take a cluster."""
         self.set_up_cluster()
-        StorageTestBase.StorageTestBase.setUp(self)
-        self._storage = DemoStorage(base=MappingStorage(), changes=self.new_client(), close_changes_on_close=True)
+        super().setUp()
+        self._storage = DemoStorageAsMeant(base=self._base, changes=self.new_client())
+
+    def _makeBaseStorage(self) -> Any:  # noqa: N802 - ZODB's name
+        return MappingStorage()
 
     def tearDown(self) -> None:
         """Close all, end the cluster."""
@@ -168,19 +189,31 @@ class DemoChangesCase(OnCluster, ZODB.tests.testDemoStorage.DemoStorageTests):
             self.tear_down_cluster()
 
 
+BLOB_WORDS = ("Blob", "oid1", "p1", "root()[1]")
+
+
 class ExternalGCCase(OnCluster, unittest.TestCase):
-    """The doctest of IExternalGC. Its blobs are kept by ZODB's own wrapper, beside the cluster."""
+    """The doctest of IExternalGC, without the object in it that is a blob."""
 
     def test_external_gc(self) -> None:
         """Run IExternalGC.test."""
+        text = (Path(ZODB.tests.util.__file__).parent / "IExternalGC.test").read_text()
+        test = doctest.DocTestParser().get_doctest(text, {}, "IExternalGC", "IExternalGC.test", 0)
+        test.examples = [e for e in test.examples if not any(word in e.source for word in BLOB_WORDS)]
+        assert len(test.examples) > 30
+        for example in test.examples:
+            if example.source == "len(storage)\n":
+                example.want = "2\n"  # the root and object 0
         self.set_up_cluster()
+        ZODB.tests.util.setUp(test)
         try:
-            suite = PackableStorage.IExternalGC_suite(lambda: BlobStorage("blobs", self.new_client(pack_gc=False)))
-            result = unittest.TestResult()
-            suite.run(result)
-            assert result.testsRun == 1
-            assert result.wasSuccessful(), "\n".join(text for _, text in result.failures + result.errors)
+            test.globs["create_storage"] = lambda: self.new_client(pack_gc=False)
+            said: list[str] = []
+            runner = doctest.DocTestRunner(checker=ZODB.tests.util.checker)
+            runner.run(test, out=said.append, clear_globs=False)
+            assert not runner.failures, "".join(said)
         finally:
+            ZODB.tests.util.tearDown(test)
             self.tear_down_cluster()
 
 

@@ -15,7 +15,6 @@ import neo_client
 from support.cluster import Cluster
 from support.zygote import Daemon, Zygote
 
-
 TEMPORARY = tempfile.gettempdir()
 """Noted before ZODB's tests make a folder of their own the temporary one, and remove it."""
 
@@ -41,7 +40,7 @@ class QuickCluster(Cluster):
             self.path,
             storages=shape.storages,
             replicas=shape.replicas,
-            settings={"timeouts": {"grace": "200ms"}},
+            settings={"timeouts": {"grace": "1s"}},
         )
         text = self.config.read_text().replace("segment: 4MB", "segment: 1MB")
         self.config.write_text(text)

@@ -1,7 +1,7 @@
 """Starts daemons in milliseconds: a process that has imported them already, and forks.
 
-A cluster per test is what ZODB's suites want, and importing gevent and a daemon takes longer than most of these tests. The
-forked process runs the program's own `main`; it is killed, stopped and waited for like any other.
+A cluster per test is what ZODB's suites want, and importing gevent and a daemon takes longer than most of these
+tests. The forked process runs the program's own `main`; it is killed, stopped and waited for like any other.
 """
 
 import json
@@ -75,8 +75,8 @@ class Daemon:
 
 
 def _serve() -> None:
-    # The programs patch the standard library when they are imported; what is used here must not start a hub, because a hub
-    # does not survive a fork.
+    # The programs patch the standard library when they are imported. What is used here must start no hub: it would not
+    # survive a fork.
     from gevent import monkey  # noqa: PLC0415
 
     from neo_master.__main__ import main as master  # noqa: PLC0415
@@ -103,7 +103,8 @@ def _serve() -> None:
             if pid == 0:
                 os.setsid()
                 os.chdir(request["directory"])
-                null, log = os.open(os.devnull, os.O_RDONLY), os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+                null = os.open(os.devnull, os.O_RDONLY)
+                log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
                 for target, source in ((0, null), (1, log), (2, log)):
                     os.dup2(source, target)
                 status = 1

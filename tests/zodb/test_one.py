@@ -1,6 +1,7 @@
 """ZODB's suites: one storage; plain threads."""
 
 import pytest
+
 from support.zodb_cases import CASES, make
 from support.zodb_clusters import ONE
 

@@ -209,7 +209,7 @@ class Commit:
                 if plain is not None:
                     self.plain[item.oid] = plain
             writes.append(self.writes[item.oid])
-            if item.oid not in self.resolved:
+            if merged.data != whole.data and item.oid not in self.resolved:
                 self.resolved.append(item.oid)
         return Resolved(self.tx.ttid, tuple(writes), ())
 

@@ -176,7 +176,10 @@ class Connection:
                 session.notify(packet)
 
     def abandon(self) -> None:
-        """The session has ended, or will never begin. The driver closes the socket, when nobody waits for it any more."""
+        """The session has ended, or will never begin.
+
+        The driver closes the socket, when nobody waits for it any more.
+        """
         self.is_dead = True
         self.is_open = False
         self.backlog.clear()

@@ -1,9 +1,10 @@
 """Who reads the sockets, and how a thread waits: the one part of a client that knows threads.
 
-The thread that waits for an answer reads the sockets itself and hands others their packets: it *leads*. When it has what it
-waited for, it hands the lead to one of those that still wait. A wake-up of another thread costs more than a round trip on
-this machine, and so it is paid only when several threads wait at once. The janitor thread leads when nobody has for some
-tens of milliseconds: it hears invalidations, answers pings, looks at deadlines and resolves names.
+The thread that waits for an answer reads the sockets itself and hands others their packets: it *leads*. When it has
+what it waited for, it hands the lead to one of those that still wait. A wake-up of another thread costs more than a
+round trip on this machine, and so it is paid only when several threads wait at once. The janitor thread leads when
+nobody has for some tens of milliseconds: it hears invalidations, answers pings, looks at deadlines and resolves
+names.
 
 Under gevent's monkey patching `neo_client.green` has another driver with the same methods.
 """

@@ -62,7 +62,8 @@ class StorageClosedError(StorageError):  # type: ignore[misc]
 
 
 class CommittedByRecoveryError(StorageError):  # type: ignore[misc]
-    """tpc_abort came too late: a recovery of the cluster has committed the transaction, as it does with all that is voted.
+    """tpc_abort came too late: a recovery of the cluster has committed the transaction, as it does with all that is
+    voted.
 
     With several databases in one transaction, set `two-phase`: then this cannot happen.
     """

@@ -1,8 +1,10 @@
-"""Garbage: which objects nobody can reach any more. Found by the client, which knows references; removed by the storages.
+"""Garbage: which objects nobody can reach any more. Found by the client, which knows references; removed by the
+storages.
 
 At the tid of a pack, an object is alive if it is the root, was changed later, or a living object refers to it (in its
-revision current at that tid, or in a later one). One pass over all records in the order of oids marks nearly everything,
-because a reference mostly points to a higher oid; what is found behind the pass is loaded by oid, in batches.
+revision current at that tid, or in a later one). One pass over all records in the order of oids marks nearly
+everything, because a reference mostly points to a higher oid; what is found behind the pass is loaded by oid, in
+batches.
 
 Memory: three bits per oid that exists, in blocks of 64 Ki oids.
 """

@@ -1,7 +1,7 @@
 """The driver for programs under gevent's monkey patching. Imported only there.
 
-Each connection has a reader greenlet; who waits is a parked greenlet. Locks are the patched ones, so the rest of the client
-is the same as under threads.
+Each connection has a reader greenlet; who waits is a parked greenlet. Locks are the patched ones, so the rest of the
+client is the same as under threads.
 """
 
 import threading

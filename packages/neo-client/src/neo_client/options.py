@@ -63,9 +63,8 @@ class Options:
             raise ConfigError(f"cache-size: {self.cache_size_bytes} is below 0")
         if self.blob_dir:
             raise ConfigError(
-                "blob-dir: this version of neo-client stores no blobs yet; "
-                "leave blob-dir out (values of any size can be stored as ordinary objects), or wrap the storage in "
-                "ZODB's <blobstorage>, whose blobs then lie in a directory that all clients share"
+                "blob-dir: this version of neo-client stores no blobs yet; leave blob-dir out, "
+                "and keep large files as ordinary objects (of up to 2 GB) or outside of the database"
             )
 
     @property

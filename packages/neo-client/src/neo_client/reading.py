@@ -89,8 +89,8 @@ class Reader:
             return hit
         deadline = self.deadline()
         failures = _Failures()
+        loading: list[Loading] = []  # the one on its way
         while True:
-            loading: list[Loading] = []
             try:
                 node, packet = self.ask_cell(
                     self._partition(oid, deadline),
@@ -169,10 +169,12 @@ class Reader:
             assert isinstance(packet, AnswerLoads)
             values = []
             for item in packet.loaded:
-                if item.data is not None and item.data.compression is not Compression.ABSENT and item.oid in loading:
-                    if item.data.value or not item.data.size:
-                        verify(item.data)
-                        values.append((item, decompress(item.data.compression, item.data.value)))
+                data = item.data
+                if data is None or data.compression is Compression.ABSENT or item.oid not in loading:
+                    continue
+                if data.value or not data.size:  # not in pieces
+                    verify(data)
+                    values.append((item, decompress(data.compression, data.value)))
             with shell.lock:
                 for item, value in values:
                     it = loading.pop(item.oid)

@@ -1,4 +1,7 @@
-"""Streams over the whole database: transactions by tid, current records by oid. Merged from many cells, fetched ahead."""
+"""Streams over the whole database: transactions by tid, current records by oid.
+
+Merged from many cells, fetched ahead.
+"""
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator
@@ -127,7 +130,7 @@ def transactions(
         tid, parts = heap[0][4].tid, list[tuple[NodeId, Revision]]()
         metadata = heap[0][4].metadata
         while heap and heap[0][4].tid == tid:
-            key, n, source, items, head = heap[0]
+            _, n, source, items, head = heap[0]
             assert source.node is not None
             parts += [(source.node, r) for r in head.revisions]
             following = next(items, None)
@@ -147,7 +150,9 @@ class CurrentRecord(NamedTuple):
 
 
 def records(reader: Reader, first: Oid, before: Tid, *, newer: bool = False) -> Iterator[list[CurrentRecord]]:
-    """Yield, by ascending oid from *first* on, the revision current just below *before*; with the newer ones if asked for."""
+    """Yield, by ascending oid from *first* on, the revision current just below *before*; with the newer ones if
+    asked for.
+    """
     count = len(reader.all_partitions())
     limit = max(10, RECORDS_PER_BATCH // count)
 

@@ -1,8 +1,8 @@
 """The client's shell: performs what the core orders, on connections, for threads and greenlets alike.
 
 One lock guards the core, the cache and the connections; whoever reads a socket holds it while handling what came, never
-while waiting. What ZODB is told (invalidations, the callback of tpc_finish) is told under it, in the order of tids: that is
-the contract of `lastTransaction()`.
+while waiting. What ZODB is told (invalidations, the callback of tpc_finish) is told under it, in the order of tids:
+that is the contract of `lastTransaction()`.
 """
 
 import logging
@@ -292,8 +292,6 @@ class Shell:
     def _watch(self) -> Parked:
         parked = Parked()
         self._watchers.append(parked)
-        if len(self._watchers) > 1000:
-            self._watchers = [p for p in self._watchers if not p.is_done][-500:] + [parked]
         return parked
 
     def _changed(self) -> None:
@@ -302,7 +300,9 @@ class Shell:
             self.driver.complete(parked)
 
     def drain(self) -> None:
-        """Handle what the primary has sent so far, without waiting: invalidations are not late at transaction boundaries."""
+        """Handle what the primary has sent so far, without waiting: invalidations are not late at transaction
+        boundaries.
+        """
         with self.lock:
             conn = self._master
             if conn is not None and conn.is_open:
@@ -354,7 +354,9 @@ class Shell:
             self.underway.pop(tx.ttid, None)
 
     def wait_for_room(self, tx: Underway) -> None:
-        """Wait while what *tx* has sent ahead is stuck in front of a socket: producers go at the speed of the storages."""
+        """Wait while what *tx* has sent ahead is stuck in front of a socket: producers go at the speed of the
+        storages.
+        """
         while True:
             with self.lock:
                 self.flush()
@@ -428,7 +430,9 @@ class Shell:
                 self._changed()
 
     def _finished(self, ttid: Ttid, tid: Tid, effect: FinishDone) -> None:
-        """Our own commit: the cache, ZODB's callback, then `last`; as with the commits of others, in the order of tids."""
+        """Our own commit: the cache, ZODB's callback, then `last`; as with the commits of others, in the order
+        of tids.
+        """
         tx = self.underway.get(ttid)
         if tx is not None:
             if tx.on_finish is not None:

@@ -27,7 +27,7 @@ class Spool:
             self._kept_bytes += len(value)
             return number
         if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="neo-client-", buffering=0)
+            self._file = tempfile.TemporaryFile(prefix="neo-client-", buffering=0)  # noqa: SIM115 - until `close`
         view, offset = memoryview(value), self._file_bytes
         while view:
             written = os.pwrite(self._file.fileno(), view, offset)

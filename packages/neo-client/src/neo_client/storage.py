@@ -6,6 +6,7 @@ resolved there.
 
 import base64
 import binascii
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from typing import Any, Final, Self
@@ -47,6 +48,7 @@ from neo_common.wire.schema import (
     AnswerPackState,
     AnswerRaiseOid,
     AnswerSizes,
+    AnswerTransactions,
     AskHistory,
     AskImport,
     AskLast,
@@ -55,6 +57,8 @@ from neo_common.wire.schema import (
     AskPackState,
     AskRaiseOid,
     AskSizes,
+    AskTransactions,
+    CellSize,
     Compression,
     Metadata,
     Mode,
@@ -67,6 +71,8 @@ OID_BATCH_MAX: Final = 1000
 OBJECT_MAX_BYTES: Final = 2**31 - 1
 """No cluster takes a larger object; its own limit may be lower."""
 _PACK_POLL_S: Final = (0.02, 1.0)
+_DURABLE_S: Final = 2.0
+"""How long a pack waits for the last commits to be durable; what is not durable then is left to the next pack."""
 
 Func = Callable[[bytes], object]
 
@@ -101,6 +107,8 @@ class Storage(ConflictResolvingStorage, UndoLogCompatible):  # type: ignore[misc
         self._serials: dict[Oid, Tid] = {}
         """Serials that this import has written: what the next revision of each replaces."""
         self._records: tuple[bytes, Iterator[list[scanning.CurrentRecord]], list[scanning.CurrentRecord]] | None = None
+        self._lock = threading.RLock()
+        """For wrappers of ZODB that take their base's lock (DemoStorage); nothing here does."""
         self._shell = Shell(options, self)
         self._reader = Reader(self._shell)
         self._shell.start()
@@ -151,7 +159,9 @@ class Storage(ConflictResolvingStorage, UndoLogCompatible):  # type: ignore[misc
         return self.options.name
 
     def sortKey(self) -> str:
-        """Return the cluster's name: the same on every client, so that the locks of two clusters are taken in one order."""
+        """Return the cluster's name: the same on every client, so that the locks of two clusters are taken in
+        one order.
+        """
         return self.options.name
 
     def isReadOnly(self) -> bool:
@@ -169,10 +179,17 @@ class Storage(ConflictResolvingStorage, UndoLogCompatible):  # type: ignore[misc
     def __len__(self) -> int:
         return sum(cell.objects for cell in self._sizes())
 
-    def _sizes(self) -> list[Any]:
-        answers = self._reader.ask_cover(
-            self._reader.all_partitions(), lambda epoch, parts: AskSizes(parts), AnswerSizes
+    def _sizes(self) -> list[CellSize]:
+        reader, last = self._reader, self._shell.last
+        partitions = reader.all_partitions()
+        # A question about transactions waits for what is voted and not decided there yet: the sizes asked for after it
+        # count every commit that this client knows.
+        reader.ask_cover(
+            partitions,
+            lambda epoch, parts: AskTransactions(epoch, parts, last, last, False, False, False, 1),
+            AnswerTransactions,
         )
+        answers = reader.ask_cover(partitions, lambda epoch, parts: AskSizes(parts), AnswerSizes)
         return [cell for answer in answers for cell in answer.packet.cells]
 
     def lastTransaction(self) -> bytes:
@@ -204,7 +221,7 @@ class Storage(ConflictResolvingStorage, UndoLogCompatible):  # type: ignore[misc
 
     def load(self, oid: bytes, version: str = "") -> tuple[bytes, bytes]:
         """Return value and serial as of `lastTransaction()`."""
-        hit = self._load(Oid(u64(oid)), Tid(self._shell.last + 1))
+        hit = self._load(Oid(u64(oid)), MAX_TID)
         if hit is None:
             raise POSKeyError(oid)
         return hit.value, p64(hit.tid)
@@ -215,18 +232,24 @@ class Storage(ConflictResolvingStorage, UndoLogCompatible):  # type: ignore[misc
         return None if hit is None else (hit.value, p64(hit.tid), p64(hit.end) if hit.end else None)
 
     def _load(self, oid: Oid, before: Tid) -> Hit | None:
+        """Return the revision just below *before*, as of `lastTransaction()`: nothing above it was told to ZODB yet."""
         shell = self._shell
         if not shell.last:
             shell.wait_ready(self._reader.deadline())
-        # Nothing above `last` was told to ZODB yet: what is current is current as of it.
-        before = min(before, Tid(shell.last + 1))
-        low, high = shell.void
-        if low + 1 < before <= high + 1:
-            raise ReadConflictError(
-                f"snapshot {before:016x} saw transactions that a recovery of the cluster has given other tids",
-                oid=p64(oid),
-            )
-        return self._reader.load(oid, before)
+        while True:
+            with shell.lock:  # while a commit is being told, wait: it is either told, or not yet seen
+                last = shell.last
+            snapshot = min(before, Tid(last + 1))
+            low, high = shell.void
+            if low + 1 < snapshot <= high + 1:
+                text = f"snapshot {snapshot:016x} saw transactions that a recovery of the cluster has given other tids"
+                raise ReadConflictError(text, oid=p64(oid))
+            hit = self._reader.load(oid, snapshot)
+            if before == snapshot or hit is None or not hit.end:
+                return hit
+            if hit.end > shell.last:
+                return hit._replace(end=NO_TID)
+            # It was current a moment ago: whoever asks for what is current wants the next one.
 
     def loadSerial(self, oid: bytes, serial: bytes) -> bytes:
         """Return the value of that very revision."""
@@ -287,6 +310,7 @@ class Storage(ConflictResolvingStorage, UndoLogCompatible):  # type: ignore[misc
     def store(self, oid: bytes, serial: bytes | None, data: bytes, version: str, transaction: Any) -> None:
         """Store a revision; conflicts are found by tpc_vote."""
         assert not version, "ZODB has no versions any more"
+        self._must_write()
         self._write(oid, serial, data, self._commit(transaction))
 
     def restore(
@@ -294,6 +318,7 @@ class Storage(ConflictResolvingStorage, UndoLogCompatible):  # type: ignore[misc
     ) -> None:
         """Store a revision that was committed elsewhere: whatever is current is replaced."""
         assert not version, "ZODB has no versions any more"
+        self._must_write()
         commit, number = self._commit(transaction), Oid(u64(oid))
         base = self._serials.get(number, NO_TID)
         copied = Tid(u64(prev_txn)) if prev_txn else NO_TID
@@ -307,6 +332,7 @@ class Storage(ConflictResolvingStorage, UndoLogCompatible):  # type: ignore[misc
 
     def deleteObject(self, oid: bytes, serial: bytes, transaction: Any) -> None:
         """Delete an object, which must be at *serial*."""
+        self._must_write()
         self._commit(transaction).write(Write(Oid(u64(oid)), Tid(u64(serial)), NO_TID, ABSENT), None)
 
     def checkCurrentSerialInTransaction(self, oid: bytes, serial: bytes, transaction: Any) -> None:
@@ -503,7 +529,7 @@ class Storage(ConflictResolvingStorage, UndoLogCompatible):  # type: ignore[misc
         wanted = min(tid_from_time(pack_time), self._shell.last)
         if not wanted:
             return
-        self._shell.say_heard()
+        self._wait_until_durable(wanted)
         answer = self._shell.ask_primary(AskPack(wanted, "asked by ZODB"))
         assert isinstance(answer, AnswerPack)
         self._wait_for_pack(answer.order)
@@ -511,6 +537,17 @@ class Storage(ConflictResolvingStorage, UndoLogCompatible):  # type: ignore[misc
             collect(self._reader, answer.tid, referencesf)
         with self._shell.lock:
             self._shell.cache.clear()
+
+    def _wait_until_durable(self, tid: Tid) -> None:
+        """A pack goes to no tid that may still change: wait a moment for the last commits to be durable everywhere."""
+        self._shell.say_heard()
+        until = monotonic() + _DURABLE_S
+        while monotonic() < until:
+            answer = self._shell.ask_primary(AskLast())
+            assert isinstance(answer, AnswerLast)
+            if answer.durable >= tid:
+                return
+            self._shell.sleep(0.01)
 
     def _wait_for_pack(self, order: int) -> None:
         """Wait as long as it takes, and the cluster is there."""

@@ -1,8 +1,8 @@
 """Undo: what a transaction must store to take back another one. The leads then check it like any store.
 
-For each object of the undone transaction: if its current data is what that transaction wrote, the data before it comes back
-(as a copy, or as an absence if that transaction created the object). Otherwise the class of the object may merge: the state before
-the undone transaction into the current one, with the undone one as their common ancestor.
+For each object of the undone transaction: if its current data is what that transaction wrote, the data before it
+comes back (as a copy, or as an absence if that transaction created the object). Otherwise the class of the object may
+merge: the state before the undone transaction into the current one, with the undone one as their common ancestor.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """`neo://name@host:port,host2:port?options`: for Pyramid and everything else that knows zodburi.
 
-Storage options have the names of the ZConfig section with underscores; `database_name` and `connection_*` are the database's, as
-with zodburi's own schemes; anything else is handed on to the database.
+Storage options have the names of the ZConfig section with underscores; `database_name` and `connection_*` are the
+database's, as with zodburi's own schemes; anything else is handed on to the database.
 """
 
 from collections.abc import Callable

@@ -4,9 +4,9 @@ An entry says: from *tid* on, below *end*, this was the value of *oid*; without 
 never overlap. Who uses the cache tells it every invalidation in order: then a current entry is current as of the last.
 
 Replacement is by several queues (multi-queue): an entry that is hit again and again climbs, one for each doubling of
-its hits; each queue is in order of use; the oldest entry of the lowest queue goes first. An entry that was not used while
-the whole cache turned over sinks by one queue, so that yesterday's favourites do not stay for ever. Hits are remembered
-for a while after an entry has gone: what comes back climbs where it was.
+its hits; each queue is in order of use; the oldest entry of the lowest queue goes first. An entry that was not used
+while the whole cache turned over sinks by one queue, so that yesterday's favourites do not stay for ever. Hits are
+remembered for a while after an entry has gone: what comes back climbs where it was.
 """
 
 from bisect import bisect_left

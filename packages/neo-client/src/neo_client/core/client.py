@@ -497,7 +497,9 @@ class ClientCore:
             self._repeat_unvotes([(tx.ttid, tx.attempt)])
 
     def _repeat_unvotes(self, which: Iterable[tuple[Ttid, int]], node: NodeId | None = None) -> None:
-        """Say again, to *node* or all leads, which attempts are withdrawn: a lost one would leave its locks for ever."""
+        """Say again, to *node* or all leads, which attempts are withdrawn: a lost one would leave its locks for
+        ever.
+        """
         for key in which:
             leads: dict[NodeId, list[Partition]] = {}
             for p in sorted(self.dead[key]):

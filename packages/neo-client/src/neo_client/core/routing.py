@@ -52,7 +52,10 @@ class Router:
         connected: Container[NodeId],
         now: Seconds,
     ) -> list[NodeId]:
-        """Return the nodes that may answer for *partition*, best first. Empty when the primary says that none serves."""
+        """Return the nodes that may answer for *partition*, best first.
+
+        Empty when the primary says that none serves.
+        """
         readable = [n for n in table.readable(partition) if n in nodes]
         if len(readable) < 2:
             return readable

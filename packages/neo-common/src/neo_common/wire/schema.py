@@ -22,7 +22,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Annotated, Final, NamedTuple, TypeVar
 
-from neo_common.ids import Epoch, NodeId, Oid, Partition, Seconds, Session, Tid, Ttid, Version
+from neo_common.ids import NO_TID, Epoch, NodeId, Oid, Partition, Seconds, Session, Tid, Ttid, Version
 from neo_common.model.partition_table import TableUpdate
 from neo_common.states import ClusterState, NodeState, Role
 
@@ -1050,6 +1050,8 @@ class AnswerLast(NamedTuple):
     """The last tid published."""
 
     last: Tid
+    durable: Tid = NO_TID
+    """The durable mark D: packs go no further."""
 
 
 @_ask(0x0323, (C,), (M,))
