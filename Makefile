@@ -8,7 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
 
-CONFIGS := pyproject.toml requirements-dev.txt $(wildcard packages/*/pyproject.toml) packages/neo-common/setup.py
+CONFIGS := requirements-dev.txt $(wildcard packages/*/pyproject.toml) packages/neo-common/setup.py
 COMPILED := $(wildcard packages/neo-common/src/neo_common/*/*.pyx packages/neo-common/src/neo_common/*/*.pxd) \
             packages/neo-common/src/neo_common/wire/schema.py
 FAST := $(wildcard tests/unit tests/property tests/simulation tests/transcripts) packages
