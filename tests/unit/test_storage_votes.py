@@ -196,6 +196,25 @@ def test_second_writer_is_contended() -> None:
     assert rig.core.locks.owners(Oid(2)) == {}
 
 
+def test_vote_that_has_overtaken_a_commit_waits_for_it() -> None:
+    """The client has heard that T1 is committed, over another connection than this storage has."""
+    rig = Rig().serve()
+    rig.receive(C1, vote(write(0)))
+    rig.flush()
+    following = vote(write(0, T1), counter=2, known=T1)
+    assert not rig.receive(C1, following)
+    rig.commit(T1)
+    assert only(rig.flush(), Voted) == Voted(ttid(counter=2), 1, (P0,))
+
+
+def test_vote_does_not_wait_for_long_for_a_commit_that_it_may_have_overtaken() -> None:
+    """What has the lock was not that commit after all."""
+    rig = Rig().serve()
+    rig.receive(C1, vote(write(0)))
+    rig.receive(C2, vote(write(0), client=C2, known=T1))
+    assert only(rig.tick(1.0), Contended) == Contended(ttid(C2), 1, (P0,))
+
+
 def test_read_only_lock_does_not_let_a_writer_in() -> None:
     rig = Rig().serve()
     rig.receive(C1, vote(write(2), reads=((0, 0),)))

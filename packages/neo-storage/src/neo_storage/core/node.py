@@ -328,6 +328,8 @@ class StorageCore:
                 return Verdict.DROP
             if isinstance(packet, s.Vote) and ground.overlay.bytes > ground.settings.overlay_bytes:
                 return Verdict.HOLD  # the applier is behind: what it has to do must not grow
+            if isinstance(packet, s.Vote) and self.votes.has_overtaken(packet):
+                return Verdict.HOLD
         return Verdict.TAKE
 
     def _asked(self, peer: NodeId, packet: s.Packet, request: int) -> None:

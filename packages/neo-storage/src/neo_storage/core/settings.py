@@ -12,6 +12,8 @@ class StorageSettings:
     """How much longer the lease is honoured than the primary counts on it: clocks differ, answers travel."""
     lock_s: float = 10.0
     """Locks of the ordered path, while others wait for them."""
+    overtaken_s: float = 0.05
+    """How long a vote that has overtaken a Commit waits for it."""
     overdue_s: float = 30.0
     """After which the primary is told of votes that keep a lock that others wait for."""
     transaction_age_s: float = 3600.0

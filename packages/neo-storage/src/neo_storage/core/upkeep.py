@@ -115,7 +115,7 @@ class Upkeep:
     def on_disk(self, event: DiskUsage) -> None:
         """Refuse votes while the disk is nearly full."""
         self._disk = event
-        self._votes.accepts = event.free >= self._ground.settings.disk_reserve_bytes
+        self._votes.accepts = event.free > 0 and event.free >= self._ground.settings.disk_reserve_bytes
         self.tell_state()
 
     def new_master(self) -> None:

@@ -6,7 +6,7 @@ one. Until then it is a part of a `Ballot`: what one Vote message asked of this 
 
 from dataclasses import dataclass, field
 
-from neo_common.ids import NO_TID, NodeId, Partition, Ttid
+from neo_common.ids import NO_TID, NodeId, Partition, Seconds, Ttid
 from neo_common.wire.schema import (
     Conflict,
     Contended,
@@ -65,6 +65,8 @@ class Votes:
         self._ahead = ahead
         self.ballots: dict[Ttid, dict[Partition, Ballot]] = {}
         self.withdrawals: dict[tuple[Ttid, int, Partition], Withdrawal] = {}
+        self._overtaking: dict[tuple[Ttid, int], Seconds] = {}
+        """Since when votes wait for a Commit that they have overtaken."""
         self.accepts = True
         """False when the disk is full."""
 
@@ -143,6 +145,26 @@ class Votes:
     def is_contended(self, ttid: Ttid, wants: list[Want]) -> bool:
         """Return whether these locks cannot be had without waiting or passing a waiter."""
         return self._locks.is_blocked(ttid, wants) or self._locks.passes_waiters(ttid, wants)
+
+    def has_overtaken(self, m: Vote) -> bool:
+        """Return whether *m* must wait for a Commit that is on its way here.
+
+        The client knows a tid that this node does not, and another transaction's vote has a lock that *m* wants: most
+        likely that is the one, and by Contended the client would lose a round trip, and a queue, for nothing. The order
+        of a client's packets stays, as whatever it sends after *m* waits too; and for no longer than `overtaken_s`.
+        """
+        now, key = self._ground.now, (m.ttid, m.attempt)
+        oldest = now - self._ground.settings.overtaken_s
+        if m.known > self._ground.seen and self._is_any_locked(m) and self._overtaking.setdefault(key, now) > oldest:
+            return True
+        # With it go those whose client was lost while they waited.
+        self._overtaking = {k: since for k, since in self._overtaking.items() if k != key and since > oldest}
+        return False
+
+    def _is_any_locked(self, m: Vote) -> bool:
+        wants: list[Want] = [(w.oid, LockMode.X) for work in m.work for w in work.writes]
+        wants += [(r.oid, LockMode.S) for work in m.work for r in work.reads]
+        return self._locks.is_blocked(m.ttid, wants)
 
     def record(self, m: Vote, w: Work) -> Record:
         """Return the record of one partition of *m*. Its tid will be above what client and lead know."""
