@@ -50,9 +50,7 @@ def shifted_rows(draw: st.DrawFn) -> list[Row]:
         states = [draw(st.sampled_from(CellState)) for _ in keys]
         shift = draw(st.integers(0, count - 1))
         for step in range(draw(st.integers(1, 12))):
-            found.append(
-                tuple(Cell(nodes[(k + step * shift) % count], s) for k, s in zip(keys, states, strict=True))
-            )
+            found.append(tuple(Cell(nodes[(k + step * shift) % count], s) for k, s in zip(keys, states, strict=True)))
         if draw(st.booleans()) and found:
             found[-1] = draw(rows)
     return found

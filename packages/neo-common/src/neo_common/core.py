@@ -1,7 +1,7 @@
 """What every core is told, and what it orders. Pure.
 
 A core is a plain state machine: `handle(event, now) -> list of effects`, in the order to perform them. It sees no
-socket, clock, chance, file or thread; the shell of a daemon, and the simulator, perform its effects and bring it events.
+socket, clock, chance, file or thread; the shell of a daemon, and the simulator, perform its effects and bring events.
 
 Rules that every shell keeps, and every core may rely on:
   * packets of one connection arrive in the order in which they were sent, none is lost before `Lost`;

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DELAY_MIN_S: Final = 0.1
 DELAY_MAX_S: Final = 2.0
-"""Below the grace that a primary gives to clients it waits for (3 s): who searches is in time when a master restarts."""
+"""Below the grace that a primary gives to clients (3 s): who searches is in time when a master restarts."""
 HINTS_MAX: Final = 16
 """Hints followed in one round."""
 _HOPELESS: Final = frozenset((RefusalCode.VERSION, RefusalCode.CLUSTER, RefusalCode.IDENTITY, RefusalCode.ROLE))

@@ -40,9 +40,7 @@ class PartitionTable:
         self.version = version
         self.replicas = replicas
         self.rows: tuple[Row, ...] = tuple(rows)
-        self._leads: list[NodeId | None] = [
-            next((n for n, s in row if s == _U), None) for row in self.rows
-        ]
+        self._leads: list[NodeId | None] = [next((n for n, s in row if s == _U), None) for row in self.rows]
         self._readable = [tuple(n for n, s in row if s in _READABLE) for row in self.rows]
         self._written = [tuple(n for n, s in row if s in _WRITTEN) for row in self.rows]
 
@@ -131,7 +129,8 @@ class TableUpdate(NamedTuple):
         if self.base is None:
             return PartitionTable(self.version, self.replicas, (row for _, row in self.rows))
         if self.base != table.version or self.partitions != table.partitions:
-            raise RemoteProtocolError(f"partition table {self.version} as a difference from {self.base}, not from {table.version}")
+            text = f"partition table {self.version} as a difference from {self.base}, not from {table.version}"
+            raise RemoteProtocolError(text)
         return table.changed(self.version, dict(self.rows), self.replicas)
 
 

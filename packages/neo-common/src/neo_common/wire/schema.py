@@ -601,7 +601,7 @@ class AskLoads(NamedTuple):
 
 @_answer(0x0122, (S,), (C,))
 class AnswerLoads(NamedTuple):
-    """Those found, in any order; those that are missing, undecided, elsewhere, or beyond about INLINE_BYTES are left out."""
+    """Those found, in any order; what is missing, undecided, elsewhere, or beyond about INLINE_BYTES is left out."""
 
     loaded: tuple[Loaded, ...]
 
@@ -988,7 +988,10 @@ class NewPT(NamedTuple):
 
 @_notify(0x0309, (M,), (C, A, S, M))
 class Nodes(NamedTuple):
-    """Nodes that are new or have changed; `whole`: and no others exist. Clients hear of storages that can serve them only."""
+    """Nodes that are new or have changed; `whole`: and no others exist.
+
+    Clients hear only of storages that can serve them.
+    """
 
     whole: bool
     nodes: tuple[NodeInfo, ...]
@@ -1056,7 +1059,7 @@ class AnswerLast(NamedTuple):
 
 @_ask(0x0323, (C,), (M,))
 class AskImport(NamedTuple):
-    """Begin (True) or end (False) an import: this client's transactions have tids of their own, the others read only."""
+    """Begin (True) or end (False) an import: this client's transactions have their own tids, the others read only."""
 
     begin: bool
 
@@ -1078,7 +1081,7 @@ class AskPack(NamedTuple):
 
 @_answer(0x0324, (M, A), (C, A))
 class AnswerPack(NamedTuple):
-    """The order is known to every storage in service, durably. `tid` is where it packs to: never above the durable mark."""
+    """Every storage in service knows the order, durably. `tid` is where it packs to: never above the durable mark."""
 
     order: U64
     tid: Tid
