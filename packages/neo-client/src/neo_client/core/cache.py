@@ -88,7 +88,9 @@ class Cache:
         return entries[-1].tid if entries and not entries[-1].end else NO_TID
 
     def put(self, oid: Oid, tid: Tid, end: Tid, value: bytes) -> None:
-        """Remember a revision. If it is here with another end, the earlier end is kept: it was learned later."""
+        """Remember a revision. If it is here with another end, the later one is the true one: an end is too early
+        where a `cut`, or a load for an old snapshot, knew no better; it is never too late, as `invalidate` comes first.
+        """
         assert not end or end > tid, (tid, end)
         entries = self._entries.get(oid)
         place = 0
@@ -96,7 +98,7 @@ class Cache:
             place = bisect_left(entries, tid, key=_tid)
             if place < len(entries) and entries[place].tid == tid:
                 entry = entries[place]
-                if not entry.end or (end and end < entry.end):
+                if entry.end and (not end or end > entry.end):
                     entry.end = end
                 return
         if len(value) + ENTRY_OVERHEAD > self.size_max:
