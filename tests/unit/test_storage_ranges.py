@@ -189,3 +189,26 @@ def test_all_are_answered_though_readers_are_few(reads: RangeReads, hub: Hub) ->
     assert sorted(r.request for r, _ in hub.answers) == list(range(1, 30))
     assert len(reads) == 0
     assert hub.hurries == 0
+
+
+def test_who_waits_for_a_database_without_room_is_told(backend: MemoryBackend) -> None:
+    told: list[tuple[ReadRange, Packet]] = []
+    reads = RangeReads(backend, lambda *_: None, lambda: None, lambda read, packet: told.append((read, packet)), _disk)
+    reads.applied(1)
+    early = ReadRange(NodeId(1), 7, AskHistory(E, Oid(0), 10), 2)
+    pull = ReadRange(NodeId(2), 0, Pull(E, NO_VERSION, P0, Tid(0), T2), 2)
+    reads.ask(early, 2)
+    reads.ask(pull, 2)
+    assert told == []
+    reads.stuck("full")
+    assert [(read, packet.code) for read, packet in told if isinstance(packet, Error)] == [(early, ErrorCode.NO_SPACE)]
+    reads.ask(early, 2)
+    assert len(told) == 2
+    reads.stuck("")
+    reads.ask(early, 2)
+    assert (len(told), len(reads)) == (2, 2), "what cannot be told waits, as does what need not be"
+    reads.close(10)
+
+
+def _disk() -> tuple[int, int]:
+    return 0, 0

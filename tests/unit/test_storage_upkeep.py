@@ -140,6 +140,12 @@ def test_state_is_told_when_it_changes_and_now_and_then() -> None:
     assert of(rig.tick(5.1), StorageState) != []
 
 
+def test_nothing_free_is_too_little_even_without_a_reserve() -> None:
+    rig = Rig(settings=StorageSettings(disk_reserve_bytes=0)).serve()
+    assert only(rig.disk(free=1), StorageState).accepts_votes
+    assert not only(rig.disk(free=0), StorageState).accepts_votes
+
+
 def test_state_is_told_to_the_next_primary_at_once() -> None:
     rig = Rig().serve()
     rig.disk(free=10**12)

@@ -11,6 +11,7 @@ from typing import Final
 
 from gevent.hub import get_hub
 
+from neo_common.errors import BackendError
 from neo_storage.native import Worker
 from neo_storage.vote_log import FlushJob, SpareJob, VoteLog
 
@@ -68,7 +69,11 @@ class Flusher:
         self.count += 1
         if self.mean_s < _SLOW_S:
             began = perf_counter()
-            job.run()
+            try:
+                job.run()
+            except BackendError as error:
+                self._failed(str(error))
+                return
             self._measured(perf_counter() - began)
             self._done(job)
         else:

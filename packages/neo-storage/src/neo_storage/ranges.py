@@ -62,6 +62,7 @@ class RangeReads:
         self._idle = [(Worker(door), backend.range_reader()) for _ in range(readers)]
         self._all = list(self._idle)
         self._applied = -1
+        self._stuck = ""
         self._early: list[tuple[ReadRange, int]] = []
         self._ready: deque[tuple[ReadRange, int]] = deque()
 
@@ -73,6 +74,7 @@ class RangeReads:
         if read.position > self._applied:
             self._early.append((read, partitions))
             self._hurry()
+            self._refuse_early()
         else:
             self._ready.append((read, partitions))
             self._work()
@@ -84,6 +86,20 @@ class RangeReads:
             self._ready += [item for item in self._early if item[0].position <= position]
             self._early = [item for item in self._early if item[0].position > position]
             self._work()
+
+    def stuck(self, text: str) -> None:
+        """Nothing is applied until further notice (""), and *text* says why: who waits for that is told."""
+        self._stuck = text
+        self._refuse_early()
+
+    def _refuse_early(self) -> None:
+        if self._stuck:
+            early, self._early = self._early, [item for item in self._early if not item[0].request]
+            for read, _ in early:
+                if read.request:  # a Pull has nobody to tell: it goes on when it can
+                    self._done(
+                        read, Error(ErrorCode.NO_SPACE, f"the last commits are not in the database: {self._stuck}")
+                    )
 
     def close(self, timeout_s: float) -> None:
         """End the threads, blocking until what runs has ended."""

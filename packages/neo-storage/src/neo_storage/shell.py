@@ -22,6 +22,7 @@ from neo_common.wire.session import Notified, SessionEvent
 from neo_storage.applier import Applier, ApplierSettings
 from neo_storage.backends.base import Backend
 from neo_storage.core.events import Append, Applied, Apply, DiskUsage, Exit, Named, PackCells, Packed, ReadRange
+from neo_storage.core.log_records import LogRecord
 from neo_storage.core.node import StorageCore
 from neo_storage.core.settings import StorageSettings
 from neo_storage.exclusive import ExclusiveLock
@@ -32,7 +33,7 @@ from neo_storage.opening import open_storage
 from neo_storage.ranges import RangeReads
 from neo_storage.vote_log import VoteLog
 
-_DISK_S: Final = 5.0
+_DISK_S: Final = 1.0
 """Between two looks at the disk."""
 _THREAD_S: Final = 10.0
 """For a native thread to end what it does."""
@@ -68,13 +69,14 @@ class StorageShell(Shell):
         self._log = vote_log
         self._lock = lock
         self._log_directory = log_directory
-        self._no_room = ""
+        self._no_room: dict[str, str] = {}
+        """What has no room, log or database, and why."""
         self._addresses: dict[NodeId, str] = {}
         self._state: tuple[object, ...] = ()
         self._is_finishing = False
         self._sync_worker = Worker(self.call_from_thread)
         self._flusher = Flusher(
-            vote_log, self._sync_worker, self.soon, self._durable, self._failed, self._full, flush_s
+            vote_log, self._sync_worker, self.soon, self._durable, self._failed, self._log_full, flush_s
         )
         self._applier = Applier(backend, self, applier)
         self._ranges = RangeReads(backend, self.call_from_thread, self._applier.hurry, self._answered, self._disk)
@@ -128,8 +130,7 @@ class StorageShell(Shell):
         """Perform what the core orders."""
         match effect:
             case Append(position, record, urgent):
-                self._log.append(position, record)
-                self._flusher.appended(urgent=urgent)
+                self._append(position, record, urgent)
             case Apply(position, ops):
                 self._applier.put(position, ops)
             case ReadRange():
@@ -140,6 +141,14 @@ class StorageShell(Shell):
                 self._finish(status, reason)
             case _:
                 super().perform(effect)
+
+    def _append(self, position: int, record: LogRecord, urgent: bool) -> None:
+        try:
+            self._log.append(position, record)
+        except BackendError as error:
+            self._failed(str(error))
+        else:
+            self._flusher.appended(urgent=urgent)
 
     def _durable(self, position: int) -> None:
         self.post(Durable(position))
@@ -169,11 +178,11 @@ class StorageShell(Shell):
 
     def no_room(self, text: str) -> None:
         """The database has no room."""
-        self.call_from_thread(self._full, text)
+        self.call_from_thread(self._full, "database", text)
 
     def room(self) -> None:
         """It has room again."""
-        self.call_from_thread(self._has_room)
+        self.call_from_thread(self._has_room, "database")
 
     def failed(self, text: str) -> None:
         """The applier has stopped, for good."""
@@ -192,19 +201,28 @@ class StorageShell(Shell):
 
     def _failed(self, text: str) -> None:
         """What is not durable, or cannot be applied, must not be built upon: the next start replays."""
-        log.critical("%s", text)
-        self.stop(EXIT_CRASH, text)
+        if not self._is_finishing:
+            self._is_finishing = True
+            log.critical("%s", text)
+            self.stop(EXIT_CRASH, text)
 
-    def _full(self, text: str) -> None:
-        if not self._no_room:
-            log.error("no votes are taken: %s", text)
-        self._no_room = text
+    def _log_full(self, text: str) -> None:
+        self._full("log", text)
+
+    def _full(self, part: str, text: str) -> None:
+        if part not in self._no_room:
+            log.error("no votes are taken: no room for the %s: %s", part, text)
+        self._no_room[part] = text
+        if part == "database":
+            self._ranges.stuck(text)
         self._tell_disk()
 
-    def _has_room(self) -> None:
-        log.warning("there is room on the disk again")
-        self._no_room = ""
-        self._tell_disk()
+    def _has_room(self, part: str) -> None:
+        if self._no_room.pop(part, None) is not None:
+            log.warning("there is room for the %s again", part)
+            if part == "database":
+                self._ranges.stuck("")
+            self._tell_disk()
 
     # -------------------------------------------------------------------------------------- the disk
 
@@ -224,6 +242,8 @@ class StorageShell(Shell):
             self._tell_disk()
             never.wait(_DISK_S)
             self._flusher.make_spares()
+            if self._log.has_spare:
+                self._has_room("log")
             self._advance_mark()
 
     def _advance_mark(self) -> None:

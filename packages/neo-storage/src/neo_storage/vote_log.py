@@ -270,6 +270,11 @@ class VoteLog:
         current = self._live[-1]
         return current.file.size - current.end + sum(file.size - HEADER_BYTES for file in self._spares)
 
+    @property
+    def has_spare(self) -> bool:
+        """Whether the next segment has its file already."""
+        return bool(self._spares)
+
     def disk_bytes(self) -> int:
         """Return the size of all files."""
         return sum(s.file.size for s in self._live) + sum(f.size for f in self._spares)
