@@ -17,9 +17,10 @@ import pytest
 import transaction
 from BTrees.Length import Length
 from persistent.mapping import PersistentMapping
-from support.cluster import Cluster
 from ZODB.DB import DB
 from ZODB.POSException import POSError
+
+from support.cluster import Cluster
 
 WRITERS = 3
 LOAD_BEFORE_KILL_S = (0.3, 1.2)
