@@ -23,10 +23,10 @@ SMALL = ["tiny", "pair_0rep", "pair_1rep", "one_1rep", "read_1rep", "current", "
 @cache
 def of_model(name: str) -> frozenset[Outcomes]:
     """Return how the transactions that write have ended, by client, in runs of the model without faults."""
-    start = ModelWorld(MODEL[name])
+    start = ModelWorld(MODEL[name])  # type: ignore[no-untyped-call]  # the model has no types
     found = set()
     for seed in range(MODEL_RUNS):
-        world = start.copy()
+        world = start.copy()  # type: ignore[no-untyped-call]
         ended: dict[str, list[str]] = {c: [] for c in world.nodes if c.startswith("C")}
         world.g.__class__ = _recording(ended)
         trace: list[object] = []
@@ -38,7 +38,7 @@ def of_model(name: str) -> frozenset[Outcomes]:
 def _recording(ended: dict[str, list[str]]) -> type:
     class Recording(ModelOracle):
         def outcome(self, c, what):  # type: ignore[no-untyped-def]
-            super().outcome(c, what)
+            super().outcome(c, what)  # type: ignore[no-untyped-call]
             if what != "read":
                 ended[c.name].append(what)
 
@@ -50,7 +50,7 @@ def _walk(world: ModelWorld, seed: int, trace: list[object]) -> None:
         def copy(self) -> ModelWorld:
             return world
 
-    explore.walk(Start(), seed, 400, 0, trace)
+    explore.walk(Start(), seed, 400, 0, trace)  # type: ignore[no-untyped-call]
 
 
 def of_ours(name: str, seed: int) -> Outcomes:

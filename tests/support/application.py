@@ -132,8 +132,8 @@ class Application(Seeker):
         self.outcomes: list[str] = []
         self.runs_away = True
         """Whether it sometimes gives up in the middle of tpc_vote."""
-        self.think_extra_s = 0.0
-        """Added to each pause before a vote."""
+        self.vote_not_before = 0.0
+        """Moment before which it does not vote."""
         super().__init__(world, name, NO_NODE)
 
     # ---- life
@@ -259,7 +259,7 @@ class Application(Seeker):
     # ---- the application
 
     def _thinking_time(self) -> float:
-        return self.world.delay(self.world.temper.think_s, 0.01, self.name)
+        return self.world.delay(self.world.temper.think_s, self.world.temper.think_tail, self.name)
 
     def _think(self) -> None:
         if self.alive and not self._is_thinking and self.step is not Step.DONE:
@@ -318,9 +318,9 @@ class Application(Seeker):
             return
         wanted = sorted({*spec.reads, *spec.writes, *spec.current})
         oid = next((Oid(o) for o in wanted if o not in self.got), None)
-        if oid is None and self.think_extra_s:
+        if oid is None and self.world.now < self.vote_not_before:
             self._is_thinking = True
-            self.world.schedule(self.think_extra_s, self._act_at_last, self.incarnation)
+            self.world.schedule_at(self.vote_not_before, self._act_at_last, self.incarnation)
             return
         if oid is None:
             self._vote()

@@ -1,7 +1,7 @@
 """What goes wrong on purpose. Each fault has a name, chooses its victim by the world's chance, and says what it did.
 
-Faults come by count of simulated events, not by time: a commit takes milliseconds, a recovery seconds, and both must
-be hit in the middle.
+Faults do not come by time: a commit takes milliseconds, a recovery seconds, and both must be hit in the middle. They
+come a number of simulated events apart, or just when somebody does something of a chosen kind.
 """
 
 from __future__ import annotations
@@ -9,9 +9,61 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from neo_client.core.events import AbortDone, Failed, FinishDone, Invalidated, Resolve, VoteDone
+from neo_common.core import Send
 from neo_common.ids import Partition
 from neo_common.states import Role
-from neo_common.wire.schema import Mode, Overdue
+from neo_common.wire.schema import (
+    Abort,
+    Aborted,
+    AbortOk,
+    Adopt,
+    AnswerLoad,
+    Ask,
+    AskLoad,
+    CHello,
+    Commit,
+    CommitOk,
+    Conflict,
+    Contended,
+    Fence,
+    Fenced,
+    Finish,
+    Finished,
+    Fwd,
+    FwdFail,
+    FwdOk,
+    FwdUnvote,
+    Gone,
+    Invalidate,
+    Lock,
+    Locked,
+    Mode,
+    NewPT,
+    Overdue,
+    PtOk,
+    Pull,
+    PullData,
+    Ready,
+    Refused,
+    SAbort,
+    Seal,
+    SealOk,
+    SetPT,
+    SHello,
+    Stable,
+    Start,
+    StartOk,
+    Sync,
+    SyncOk,
+    Told,
+    Unvote,
+    UnvoteOk,
+    Vote,
+    Voted,
+    VotedBy,
+    Welcome,
+)
 from neo_master.core.base import MoveLead
 from support.network import Connection
 from support.world import Process, draw_keep
@@ -34,8 +86,13 @@ def _restart_delay(simulation: Simulation) -> float | None:
 
 
 def _victim(simulation: Simulation) -> Process | None:
+    """Return who dies: rather one of those between whom something just happened."""
     living = _living(simulation)
-    return simulation.world.rng.choice(living) if living else None
+    near = [p for p in living if p.name in simulation.near]
+    rng = simulation.world.rng
+    if near and rng.random() < 0.7:
+        return rng.choice(near)
+    return rng.choice(living) if living else None
 
 
 def _connection(simulation: Simulation) -> Connection | None:
@@ -43,6 +100,9 @@ def _connection(simulation: Simulation) -> Connection | None:
     if not living:
         return None
     rng = simulation.world.rng
+    near = [c for p in living for c in p.all_connections() if {e.process.name for e in c.ends} == set(simulation.near)]
+    if near and rng.random() < 0.7:
+        return near[0]
     return rng.choice(rng.choice(living).all_connections())
 
 
@@ -227,14 +287,76 @@ FAULTS: Final[dict[str, tuple[Fault, int]]] = {
 """Name to fault and how often it is chosen."""
 
 
+class Moment:
+    """Waits until somebody does something of a chosen kind, for the so-manieth time."""
+
+    KINDS: Final = (
+        *(VoteDone, FinishDone, AbortDone, Failed, Resolve, Invalidated),
+        *(
+            Vote,
+            Voted,
+            Conflict,
+            Contended,
+            Refused,
+            Unvote,
+            UnvoteOk,
+            Lock,
+            Locked,
+            Fwd,
+            FwdOk,
+            FwdUnvote,
+            Sync,
+            SyncOk,
+        ),
+        *(Finish, Commit, Finished, CommitOk, Invalidate, Seal, SealOk, Abort, SAbort, AbortOk, Aborted),
+        *(SetPT, PtOk, Stable, FwdFail, Pull, PullData, Ready, NewPT, Ask, Told, AskLoad, AnswerLoad),
+        *(CHello, Welcome, Gone, VotedBy, SHello, Fence, Fenced, Start, StartOk, Adopt),
+    )
+
+    def __init__(self, simulation: Simulation) -> None:
+        rng = simulation.world.rng
+        self._simulation = simulation
+        self.kind: type = rng.choice(self.KINDS)
+        self._left = rng.randint(1, 3)
+        self.is_there = False
+
+    def __call__(self, process: Process, effect: object) -> None:
+        """Look at an effect."""
+        what = effect.packet if isinstance(effect, Send) else effect
+        if type(what) is self.kind and not self.is_there:
+            self._left -= 1
+            if self._left == 0:
+                self.is_there = True
+                other = self._simulation.world.by_node(effect.peer) if isinstance(effect, Send) else None
+                self._simulation.near = (process.name,) if other is None else (process.name, other.name)
+
+
+def _wait(simulation: Simulation, scale: int) -> str:
+    """Let the run go on: for a number of events, or until something of a chosen kind is done."""
+    world = simulation.world
+    simulation.near = ()
+    until = world.event_count + 1 + int(world.rng.expovariate(1 / scale))
+    if world.rng.random() < 0.4:
+        world.run(60.0, lambda: world.event_count >= until)
+        return ""
+    moment = Moment(simulation)
+    until += 3 * scale
+    world.observers.append(moment)
+    world.run(60.0, lambda: moment.is_there or world.event_count >= until)
+    world.observers.remove(moment)
+    if moment.is_there and world.rng.random() < 0.4:  # while it is on its way, or when it has just arrived
+        world.run(world.delay(world.temper.net_s, 0.0))
+    return f"at {moment.kind.__name__}: " if moment.is_there else ""
+
+
 def happen(simulation: Simulation, count: int, kinds: Sequence[str] = ()) -> None:
-    """Let *count* faults happen, some simulated events apart, until the scripts are done."""
+    """Let *count* faults happen while the scripts run."""
     world = simulation.world
     names = [n for n in FAULTS if not kinds or n in kinds]
     weights = [FAULTS[n][1] for n in names]
     scale = world.rng.choice((10, 40, 150))
     for _ in range(count):
-        until = world.event_count + 1 + int(world.rng.expovariate(1 / scale))
-        world.run(60.0, lambda until=until: world.event_count >= until)  # type: ignore[misc]
+        when = _wait(simulation, scale)
         name = world.rng.choices(names, weights)[0]
-        world.note("-", "fault", FAULTS[name][0](simulation))
+        world.note("-", "fault", when + FAULTS[name][0](simulation))
+    simulation.near = ()

@@ -34,6 +34,8 @@ class Mutation(NamedTuple):
     client: Plant | None = None
     kinds: tuple[str, ...] = ()
     """Faults that are likely to show it; any if empty."""
+    first_seed: int = 0
+    """Where the search begins: it was noticed there."""
     is_rare: bool = False
     """Shown only by long runs, or never yet: searched for by the soak tests only."""
 
@@ -232,7 +234,7 @@ def _publish_first(core: MasterCore) -> None:
             deferred.clear()
         return effects
 
-    core.publish = later  # type: ignore[method-assign]
+    core.publish = later  # type: ignore[method-assign, assignment]
     core.handle = handle_and_send  # type: ignore[method-assign]
 
 

@@ -23,7 +23,7 @@ from neo_client.core.events import (
     Reset,
 )
 from neo_common.core import Send
-from neo_common.ids import NO_TID, Epoch, NodeId, Oid, Partition, Tid, Ttid
+from neo_common.ids import NO_NODE, NO_TID, Epoch, NodeId, Oid, Partition, Tid, Ttid
 from neo_common.model.partition_table import PartitionTable
 from neo_common.states import CellState, ClusterState, Role, node_id
 from neo_common.wire.schema import (
@@ -50,6 +50,8 @@ from support.world import CLUSTER, Process, Temper, World, draw_temper
 
 START_S = 60.0
 REST_S = 240.0
+NEVER_S = 1e9
+_UP = CellState.UP_TO_DATE
 
 
 class Scenario(NamedTuple):
@@ -61,6 +63,11 @@ class Scenario(NamedTuple):
     clients: tuple[tuple[Spec, ...], ...]
     oids: int
     masters: int = 2
+
+
+def quiet(temper: Temper) -> Temper:
+    """Return *temper* without what is a fault: nothing much slower than the rest, no stalls."""
+    return temper._replace(slow=(), net_tail=0.0, disk_tail=0.0, think_tail=0.0)
 
 
 class Simulation:
@@ -83,17 +90,23 @@ class Simulation:
         temper = Temper() if calm else draw_temper(random.Random(seed), names)
         # Slow disks and links are faults too: they come when the scripts begin, and end when faults stop.
         self._temper = temper
-        self.world = World(seed, codec_share=codec_share, temper=temper._replace(slow=(), net_tail=0.0, disk_tail=0.0))
+        self.world = World(
+            seed, codec_share=codec_share, temper=temper._replace(slow=(), net_tail=0.0, disk_tail=0.0, think_tail=0.0)
+        )
         self.oracle = Oracle()
+        self.near: tuple[str, ...] = ()
+        """Processes between whom something just happened: the next fault rather strikes them."""
         self._started: dict[Epoch, dict[Ttid, tuple[int, Tid]]] = {}
         masters = tuple(
             Configured(f"M{i + 1}", node_id(Role.MASTER, i + 1), f"M{i + 1}:1") for i in range(scenario.masters)
         )
+        chance = random.Random(seed + 1)
+        are_named = calm or chance.random() < 0.7  # else the primary gives them their ids
+        numbers = range(1, scenario.storages + 1)
         storages = tuple(
-            Configured(f"S{i + 1}", node_id(Role.STORAGE, i + 1), f"S{i + 1}:1") for i in range(scenario.storages)
+            Configured(f"S{i}", node_id(Role.STORAGE, i) if are_named else NO_NODE, f"S{i}:1") for i in numbers
         )
         # Shorter times than real ones in some runs: the same story in fewer virtual seconds, and other races.
-        chance = random.Random(seed + 1)
         lease_s = 3.0 if calm else chance.choice((0.4, 1.0, 3.0))
         settings = MasterSettings(
             cluster=CLUSTER,
@@ -102,16 +115,20 @@ class Simulation:
             storages=storages,
             lease_s=lease_s,
             grace_s=3.0 if calm else chance.choice((0.05, 0.5, 3.0)),
-            told_s=10.0,
+            told_s=2.0,
         )
-        stores = StorageSettings(lease_s=lease_s, lease_margin_s=lease_s / 6)
-        self._rounds = 1 if calm else chance.choice((1, 1, 2, 4))
+        # Timeouts hide deadlocks: most runs have none.
+        stores = StorageSettings(
+            lease_s=lease_s, lease_margin_s=lease_s / 6, lock_s=chance.choice((10.0, NEVER_S, NEVER_S))
+        )
+        wait_timeout_s = chance.choice((20.0, NEVER_S, NEVER_S))
+        self._rounds = 1 if calm else chance.choice((1, 2, 4))
         self.masters = [Mastering(self.world, c.name, c.node, settings) for c in masters]
         for master in self.masters:
             master.masters = masters
         self.storages = [Storing(self.world, c.name, c.node, stores) for c in storages]
         self.clients = [
-            Application(self.world, f"C{i + 1}", self.oracle, ClientSettings(wait_timeout_s=20.0))
+            Application(self.world, f"C{i + 1}", self.oracle, ClientSettings(wait_timeout_s=wait_timeout_s))
             for i in range(len(scenario.clients))
         ]
         self.world.observers.append(self._observe)
@@ -138,6 +155,8 @@ class Simulation:
             first.run_script([create])
             done = self.world.run(START_S, lambda: first.step is Step.DONE)
             check(done, 9, "the cluster does not start, or does not commit its first transaction")
+        whole = self.world.run(START_S, lambda: all(s is _UP for row in self.primary_table().rows for _, s in row))
+        check(whole, 9, f"the cells are not all up to date before anything went wrong: {self.primary_table().rows}")
 
     def begin_scripts(self) -> None:
         """Let every client go through its script."""
@@ -149,7 +168,7 @@ class Simulation:
         """Stop faults; all must become well, and then hold."""
         self.world.note("-", "faults stop")
         self.world.unblock_all()
-        self.world.set_temper(self._temper._replace(slow=(), net_tail=0.0, disk_tail=0.0))
+        self.world.set_temper(quiet(self._temper))
         for process in (*self.masters, *self.storages):
             process.crash_countdown = None
             process.clock_offset = max(process.clock_offset, 0.0)

@@ -33,6 +33,7 @@ class Temper(NamedTuple):
     disk_tail: float = 0.0
     apply_s: float = 0.002
     think_s: float = 0.002
+    think_tail: float = 0.0
     dial_s: float = 0.05
     slow: tuple[tuple[str, float], ...] = ()
     """Processes, or `A>B` links, and how many times slower they are."""
@@ -49,9 +50,11 @@ def draw_temper(rng: random.Random, names: Sequence[str]) -> Temper:
         net_s=0.0005 * scale,
         net_tail=rng.choice((0.0, 0.01, 0.05, 0.2)),
         disk_s=0.001 * rng.choice((0.1, 1.0, 5.0, 20.0)),
-        disk_tail=rng.choice((0.0, 0.02)),
+        disk_tail=rng.choice((0.0, 0.02, 0.2)),
         apply_s=0.002 * rng.choice((0.2, 1.0, 20.0)),
         think_s=0.002 * rng.choice((0.1, 1.0, 10.0)),
+        # A vote that waits long for its Finish meets crashes, recoveries and new tables.
+        think_tail=rng.choice((0.0, 0.1, 0.4)),
         dial_s=0.05 * rng.choice((0.1, 1.0, 4.0)),
         slow=tuple(slow),
     )
@@ -241,7 +244,7 @@ class Process:
         self.after_events()
 
     def crash(self, why: str = "crash", keep: Mapping[Role, float] | None = None) -> None:
-        """Stop it here and now. `keep`: the share of what it has sent to each role that still arrives; else by chance."""
+        """Stop it here and now. `keep`: the share of what it has sent to each role that arrives; else by chance."""
         if not self.alive:
             return
         self.world.note(self.name, "dies", why)

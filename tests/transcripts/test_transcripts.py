@@ -22,6 +22,7 @@ from neo_common.wire.schema import (
     SetCeilings,
     StorageState,
 )
+from neo_storage.core.events import Applied
 from support.application import Application, Spec, Step
 from support.simulation import Scenario, Simulation
 from support.traces import lines
@@ -92,8 +93,9 @@ def conflict_resolved() -> Simulation:
     """Two clients start from the same revision; the second one resolves, and votes again as the same attempt."""
 
     def both_read_first(simulation: Simulation) -> None:
-        second = simulation.clients[1]
-        second.think_extra_s = 0.02
+        first, second = simulation.clients
+        first.vote_not_before = simulation.world.now + 0.05
+        second.vote_not_before = simulation.world.now + 0.1
 
     return told(
         shape((Spec(writes=(0,)),), (Spec(writes=(0,), resolve=True),), storages=1, replicas=0),
@@ -103,13 +105,18 @@ def conflict_resolved() -> Simulation:
 
 
 def contended_pair() -> Simulation:
-    """Two clients write the same two objects at once: one is Contended, takes the ordered path, waits, and resolves."""
+    """Two clients write the same two objects at once: each is Contended at one lead; in order, both commit."""
     pair = Spec(writes=(0, 1), resolve=True)
-    return told(shape((pair,), (pair,), storages=2, replicas=0, partitions=2), together=True)
+
+    def at_once(simulation: Simulation) -> None:
+        for client in simulation.clients:
+            client.vote_not_before = simulation.world.now + 0.05
+
+    return told(shape((pair,), (pair,), storages=2, replicas=0, partitions=2), at_once, together=True)
 
 
 def primary_lost_between_finish_and_answer() -> Simulation:
-    """The primary dies before it sends anything of its decision; the next one leaves the transaction to its client."""
+    """The primary dies before it sends anything of its decision; the next one finds it fully voted: committed."""
 
     def trouble(simulation: Simulation) -> None:
         kill_when(simulation, "M1", "M1", Commit, before=True)
@@ -159,6 +166,8 @@ def shown(entry: Entry) -> bool:
         case "sends", (_, packet):
             return not isinstance(packet, NOISE)
         case "says" | "appends", _:
+            return False
+        case "event", Applied():
             return False
     return True
 
