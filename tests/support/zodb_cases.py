@@ -36,11 +36,21 @@ from support.zodb_clusters import POOLS, OnCluster, Shape
 
 
 class HexStorage(hexstorage.HexStorage):
-    """ZODB's, with one error mended: it hands a version to `invalidate`, which MVCCAdapter does not take any more."""
+    """ZODB's, with two errors mended.
+
+    It hands a version to `invalidate`, which MVCCAdapter does not take any more; and it registers for invalidations
+    before it has anybody to hand them to.
+    """
 
     def invalidate(self, transaction_id: bytes, oids: list[bytes], version: str = "") -> None:
         """Hand on what the storage tells."""
-        self.db.invalidate(transaction_id, oids)
+        if "db" in vars(self):
+            self.db.invalidate(transaction_id, oids)
+
+    def invalidateCache(self) -> None:  # noqa: N802 - ZODB's name
+        """Hand on what the storage tells."""
+        if "db" in vars(self):
+            self.db.invalidateCache()
 
 
 class Case(OnCluster, StorageTestBase.StorageTestBase):

@@ -22,7 +22,7 @@ from neo_client.core.events import (
     VoteDone,
     VoteNow,
 )
-from neo_client.errors import CommittedByRecoveryError, of_code
+from neo_client.errors import CommittedByRecoveryError, TooLargeError, of_code
 from neo_client.shell import Shell, Underway
 from neo_client.spool import Spool
 from neo_common.ids import NO_TID, Oid, Partition, Tid
@@ -47,6 +47,10 @@ AHEAD_BYTES: Final = 2 * 2**20
 """When so much waits for the vote, it goes ahead of it."""
 BATCH_BYTES: Final = 512 * 2**10
 """Values joined into one Store."""
+OBJECTS_MAX: Final = 800_000
+"""Objects that one transaction may store or check: their oids must fit into one packet of the ordered path."""
+METADATA_MAX_BYTES: Final = 4 * 2**20
+"""User, description and extension of a transaction, together."""
 WRITE_OVERHEAD: Final = 64
 """What a Write takes in a packet beyond its value, in bytes, about."""
 
@@ -58,7 +62,10 @@ class Commit:
     """See the module."""
 
     def __init__(self, shell: Shell, metadata: Metadata, mode: Mode, given_tid: Tid) -> None:
-        """Begin. Raises: ClusterUnavailable."""
+        """Begin. Raises: ClusterUnavailable; TooLargeError."""
+        size = sum(map(len, metadata))
+        if size > METADATA_MAX_BYTES:
+            raise TooLargeError(f"{size} bytes of user, description, extension: at most {METADATA_MAX_BYTES} are kept")
         self.shell = shell
         self.metadata = metadata
         self.mode = mode
@@ -86,6 +93,7 @@ class Commit:
         """Store; replaces what this transaction has stored for that oid. Waits when storages are slower than we are."""
         oid, data = write.oid, write.data
         old = self.writes.get(oid)
+        self._check_count()
         if oid in self._spooled:
             self._rewrite(write)
             return
@@ -101,6 +109,15 @@ class Commit:
             self._go_ahead([oid])
         elif self._inline_bytes > AHEAD_BYTES:
             self._go_ahead([o for o in self.writes if o not in self._spooled])
+
+    def check(self, oid: Oid, serial: Tid) -> Tid:
+        """readCurrent; return the serial that this transaction relies on, which is the first that was given."""
+        self._check_count()
+        return self.reads.setdefault(oid, serial)
+
+    def _check_count(self) -> None:
+        if len(self.writes) + len(self.reads) >= OBJECTS_MAX:
+            raise TooLargeError(f"a transaction of more than {OBJECTS_MAX} objects: commit in smaller steps")
 
     def value(self, oid: Oid) -> Data:
         """Return the value that this transaction has stored for *oid*, whole."""

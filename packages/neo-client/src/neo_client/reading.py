@@ -84,6 +84,7 @@ class Reader:
         Raises: POSKeyError when there is no such object, or not any more at that moment.
         """
         with self.shell.lock:
+            self.shell.check_open()
             hit = self.shell.cache.get(oid, before)
         if hit is not None:
             return hit
@@ -251,7 +252,7 @@ class Reader:
         while True:
             call, node, parked = None, None, None
             with shell.lock:
-                shell._check()
+                shell.check_open()
                 core, now = shell.core, monotonic()
                 cells = shell.router.cells(core.table, core.nodes, partition, shell.by_node, Seconds(now))
                 node = next((n for n in cells if n not in failures.tried), None)
@@ -311,7 +312,7 @@ class Reader:
         while missing:
             calls: list[tuple[Call, NodeId, tuple[Partition, ...]]] = []
             with shell.lock:
-                shell._check()
+                shell.check_open()
                 core, now = shell.core, monotonic()
                 cover = shell.router.cover(core.table, core.nodes, sorted(missing), shell.by_node, Seconds(now))
                 for node, parts in cover.items():

@@ -189,7 +189,8 @@ class Shell:
 
     _needs_start = False
 
-    def _check(self) -> None:
+    def check_open(self) -> None:
+        """Go on in a forked child; raise StorageClosedError when closed. Under the lock."""
         if self.is_closed:
             raise StorageClosedError(f"the storage of cluster {self.options.name} is closed")
         if self._needs_start:
@@ -209,7 +210,7 @@ class Shell:
         """
         while True:
             with self.lock:
-                self._check()
+                self.check_open()
                 if self.core.is_ready:
                     return
                 parked = self._watch()
@@ -401,18 +402,18 @@ class Shell:
             case Invalidated(tid, oids):
                 for oid in oids:
                     self.cache.invalidate(tid, oid)
-                self.listener.invalidated(tid, oids)
+                self._tell_invalidated(tid, oids)
                 self.last = max(self.last, tid)
             case CacheCut(last, now):
                 self.cache.cut(last)
                 if now > last:
-                    self.listener.gap()
+                    self._tell_gap()
                 self.last = max(self.last, now)
             case Reset(durable, last):
                 log.warning("cluster %s: recovery has changed the last tids; the cache is dropped", self.options.name)
                 self.cache.clear()
                 self.void = durable, last
-                self.listener.gap()
+                self._tell_gap()
             case Upload(ttid, node, partition, first):
                 tx, conn = self.underway.get(ttid), self.by_node.get(node)
                 if tx is not None and conn is not None:
@@ -428,6 +429,20 @@ class Shell:
             case NodesChanged():
                 self._redial.clear()  # the primary names storages when they are ready: what was in vain is so no more
                 self._changed()
+
+    def _tell_invalidated(self, tid: Tid, oids: tuple[Oid, ...]) -> None:
+        """Tell ZODB. What runs on top of this storage may fail: then it must at least forget all it has."""
+        try:
+            self.listener.invalidated(tid, oids)
+        except Exception:
+            log.exception("cluster %s: what is registered for invalidations has failed", self.options.name)
+            self._tell_gap()
+
+    def _tell_gap(self) -> None:
+        try:
+            self.listener.gap()
+        except Exception:
+            log.exception("cluster %s: what is registered for invalidations has failed", self.options.name)
 
     def _finished(self, ttid: Ttid, tid: Tid, effect: FinishDone) -> None:
         """Our own commit: the cache, ZODB's callback, then `last`; as with the commits of others, in the order

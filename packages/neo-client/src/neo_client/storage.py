@@ -6,6 +6,7 @@ resolved there.
 
 import base64
 import binascii
+import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
@@ -21,6 +22,7 @@ from ZODB.POSException import (
     POSKeyError,
     ReadConflictError,
     ReadOnlyError,
+    StorageError,
     StorageTransactionError,
     UndoError,
 )
@@ -70,6 +72,8 @@ OID_BATCH_MIN: Final = 100
 OID_BATCH_MAX: Final = 1000
 OBJECT_MAX_BYTES: Final = 2**31 - 1
 """No cluster takes a larger object; its own limit may be lower."""
+SERIALS_MAX: Final = 2_000_000
+"""Serials that an import remembers: some 200 MB."""
 _PACK_POLL_S: Final = (0.02, 1.0)
 _DURABLE_S: Final = 2.0
 """How long a pack waits for the last commits to be durable; what is not durable then is left to the next pack."""
@@ -150,7 +154,9 @@ class Storage(ConflictResolvingStorage, UndoLogCompatible):  # type: ignore[misc
     def close(self) -> None:
         """Leave nothing behind. Open transactions are without effect."""
         if self._importing and not self._shell.is_closed:
-            self._end_import()
+            # The cluster finds out by itself when this client is gone: nothing to wait long for.
+            with contextlib.suppress(StorageError):
+                self._end_import(patience_s=2.0)
         self._shell.close()
         self._commits.clear()
 
@@ -338,7 +344,7 @@ class Storage(ConflictResolvingStorage, UndoLogCompatible):  # type: ignore[misc
     def checkCurrentSerialInTransaction(self, oid: bytes, serial: bytes, transaction: Any) -> None:
         """readCurrent: tpc_vote will fail unless *serial* is current, and stays so until the end."""
         commit, number, tid = self._commit(transaction), Oid(u64(oid)), Tid(u64(serial))
-        if commit.reads.setdefault(number, tid) != tid:
+        if commit.check(number, tid) != tid:
             raise ReadConflictError(oid=oid, serials=(p64(commit.reads[number]), serial))
 
     def undo(self, transaction_id: bytes, transaction: Any) -> tuple[None, list[bytes]]:
@@ -394,6 +400,8 @@ class Storage(ConflictResolvingStorage, UndoLogCompatible):  # type: ignore[misc
         del self._commits[id(transaction)]
         tid = commit.finish(lambda tid: func(p64(tid)))
         if commit.restores:
+            if len(self._serials) > SERIALS_MAX:
+                self._serials.clear()  # then a conflict says what is current, at the price of a round trip
             self._serials.update((oid, tid) for oid in commit.writes)
         return p64(tid)  # type: ignore[no-any-return]
 
@@ -452,10 +460,10 @@ class Storage(ConflictResolvingStorage, UndoLogCompatible):  # type: ignore[misc
             assert isinstance(answer, AnswerImport)
             self._importing = True
 
-    def _end_import(self) -> None:
+    def _end_import(self, patience_s: float | None = None) -> None:
         self._importing = False
         self._serials.clear()
-        self._shell.ask_primary(AskImport(False))
+        self._shell.ask_primary(AskImport(False), patience_s)
 
     # ------------------------------------------------------------------------------------------ undo log, iteration
 

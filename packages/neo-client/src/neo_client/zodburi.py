@@ -52,23 +52,8 @@ def parse_uri(uri: str) -> tuple[dict[str, Any], dict[str, str]]:
     return found, rest
 
 
-def resolve_uri(uri: str) -> tuple[Callable[[], Storage], dict[str, Any]]:
-    """Return a factory of storages and the keywords of the database: zodburi's entry point."""
+def resolve_uri(uri: str) -> tuple[Callable[[], Storage], dict[str, str]]:
+    """Return a factory of storages, and the database's options as they stand in *uri*: zodburi's entry point."""
     found, rest = parse_uri(uri)
     options = Options(**found)
-    return (lambda: Storage(options)), _database_keywords(rest)
-
-
-def _database_keywords(rest: dict[str, str]) -> dict[str, Any]:
-    keywords: dict[str, Any] = {}
-    for key, value in rest.items():
-        short = key.removeprefix("connection_")
-        if short in ("cache_size", "pool_size", "historical_pool_size", "historical_cache_size"):
-            keywords[short] = int(value)
-        elif short in ("cache_size_bytes", "historical_cache_size_bytes", "large_record_size"):
-            keywords[short] = parse_size(value)
-        elif short in ("pool_timeout", "historical_timeout"):
-            keywords[short] = int(parse_seconds(value))
-        else:
-            keywords[key] = value
-    return keywords
+    return (lambda: Storage(options)), rest

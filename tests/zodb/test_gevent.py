@@ -1,0 +1,21 @@
+"""ZODB's suites under gevent's monkey patching: a process for each, because patching is for ever."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.zodb_cases import CASES
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+PROGRAM = Path(__file__).parents[1] / "support" / "zodb_green.py"
+
+
+@pytest.mark.parametrize("case", [case.__name__ for case in CASES])
+@pytest.mark.parametrize("shape", ["ONE", "TWO", "COPIES"])
+def test_suite_passes_under_gevent(shape: str, case: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", str(PROGRAM), shape, case], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert done.returncode == 0, done.stdout[-8000:]
