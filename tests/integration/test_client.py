@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import transaction
 from persistent.mapping import PersistentMapping
+from transaction.interfaces import TransientError
 from ZODB import DB
 from ZODB.config import storageFromString
 from ZODB.Connection import TransactionMetaData
@@ -21,7 +22,6 @@ from zodburi import resolve_uri
 import neo_client
 from neo_client.errors import ClusterUnavailable, StorageClosedError
 from support.cluster import Cluster
-from transaction.interfaces import TransientError
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,11 @@ def neo_threads() -> list[str]:
 
 
 def sockets() -> int:
-    links = (os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}"))
+    links = (
+        os.readlink(f"/proc/self/fd/{fd}")
+        for fd in os.listdir("/proc/self/fd")
+        if os.path.exists(f"/proc/self/fd/{fd}")
+    )
     return sum(link.startswith(("socket:", "anon_inode:[eventpoll]")) for link in links)
 
 
@@ -151,7 +155,9 @@ def test_invalidation_comes_before_last_transaction_says_it(cluster: Cluster, st
     other.close()
 
 
-def test_transaction_larger_than_memory_limits_goes_ahead_and_arrives(storage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transaction_larger_than_memory_limits_goes_ahead_and_arrives(
+    storage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("neo_client.commit.AHEAD_BYTES", 100_000)
     monkeypatch.setattr("neo_client.spool.MEMORY_BYTES", 200_000)
     stores = [(storage.new_oid(), z64, os.urandom(20_000)) for _ in range(60)]

@@ -1,15 +1,20 @@
 """`python -P zodb_green.py SHAPE CASE`: ZODB's suites in a process under gevent's monkey patching."""
 
+# ruff: noqa: E402, T201 - patching comes before the other imports; a program that prints
+
 from gevent import monkey
 
 monkey.patch_all()
 
+import gc
 import sys
 import unittest
 import warnings
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import greenlet
 
 from support import zodb_cases, zodb_clusters
 
@@ -32,11 +37,8 @@ def main(shape: str, case: str) -> int:
 
 def _left_behind() -> list[str]:
     """Return the clients' greenlets that are still there after everything was closed."""
-    import gc
-
-    import greenlet
-
-    return [repr(g) for g in gc.get_objects() if isinstance(g, greenlet.greenlet) and not g.dead and "neo_client" in repr(g)]
+    alive = [g for g in gc.get_objects() if isinstance(g, greenlet.greenlet) and not g.dead]
+    return [repr(g) for g in alive if "neo_client" in repr(g)]
 
 
 if __name__ == "__main__":
