@@ -21,6 +21,7 @@ from zodburi import resolve_uri
 
 import neo_client
 from neo_client.errors import ClusterUnavailable, StorageClosedError
+from neo_common.wire.schema import AskLast
 from support.cluster import Cluster
 
 
@@ -241,7 +242,7 @@ def test_forked_child_has_a_session_of_its_own(storage: Any) -> None:
     assert status == 0
     assert len(done) == 8
     commit(storage, (storage.new_oid(), z64, b"parent goes on"))
-    storage._shell.ask_primary(__import__("neo_common.wire.schema", fromlist=["AskLast"]).AskLast())
+    storage._shell.ask_primary(AskLast())  # what the child has committed was told before the answer
     assert storage.load(oid) == (b"parent and child", done)
     assert storage.loadSerial(oid, serial) == b"parent"
 

@@ -1,6 +1,7 @@
 """Small parts of the client: routing, the spool, options, URIs, errors, sets of oids."""
 
 import random
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -164,7 +165,7 @@ def test_uri_keeps_what_is_the_databases() -> None:
 def test_section_has_the_defaults_of_the_options() -> None:
     schema = ZConfig.loadSchema(str(Path(__file__).parents[1] / "support" / "storage_schema.xml"))
     text = "%import neo_client\n<neostorage>\nmaster a:1 b:2\nmaster c:3\nname shop\n</neostorage>\n"
-    config, _ = ZConfig.loadConfigFile(schema, __import__("io").StringIO(text))
+    config, _ = ZConfig.loadConfigFile(schema, StringIO(text))
     from neo_client.zodbconfig import options_of  # noqa: PLC0415 - what the section names, imported by ZConfig
 
     assert options_of(config.storage.config) == Options(masters=("a:1", "b:2", "c:3"), name="shop")
