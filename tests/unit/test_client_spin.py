@@ -1,0 +1,32 @@
+"""Spinning goes on while it helps, and ends by itself where it does not."""
+
+import socket
+
+from neo_client.drivers import _SPIN_TRY, Spin, _Poller
+
+
+def test_spinning_finds_what_is_there() -> None:
+    here, there = socket.socketpair()
+    poller, spin = _Poller(), Spin()
+    poller.register(here.fileno(), False)
+    there.send(b"answer")
+    assert spin.poll(poller) == [here.fileno()]
+    assert spin.is_worth_it()
+    poller.close()
+    here.close()
+    there.close()
+
+
+def test_spinning_that_never_helps_is_tried_rarely() -> None:
+    here, there = socket.socketpair()
+    poller, spin = _Poller(), Spin()
+    poller.register(here.fileno(), False)
+    tries = 0
+    for _ in range(10 * _SPIN_TRY):
+        if spin.is_worth_it():
+            assert spin.poll(poller) == []
+            tries += 1
+    assert 10 <= tries < _SPIN_TRY, "it must have given up after some, and look again now and then"
+    poller.close()
+    here.close()
+    there.close()
