@@ -4,14 +4,18 @@ A cluster per test is what ZODB's suites want, and importing gevent and a daemon
 tests. The forked process runs the program's own `main`; it is killed, stopped and waited for like any other.
 """
 
+import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+PR_SET_PDEATHSIG = 1
 
 
 class Zygote:
@@ -102,6 +106,8 @@ def _serve() -> None:
             pid = fork()
             if pid == 0:
                 os.setsid()
+                if sys.platform == "linux":  # whatever happens to the parent, its daemons do not outlive it
+                    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
                 os.chdir(request["directory"])
                 null = os.open(os.devnull, os.O_RDONLY)
                 log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
