@@ -5,8 +5,8 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-from support.cluster import Cluster
 
+from support.cluster import Cluster
 from support.zope import Zope, free_port
 
 
