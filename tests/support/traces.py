@@ -99,7 +99,7 @@ def lines(world: World, entries: Iterable[Entry], *, times: bool = True) -> list
     shown = []
     for time, who, what, detail in entries:
         match what, detail:
-            case ("sends" | "asks"), (int() as node, packet):
+            case (("sends" | "asks"), (int() as node, packet)):
                 peer = NodeId(node)
                 text = f"{who} > {names.get(peer, node_text(peer))}  {namer.show(packet)}"
             case "event", (Received() | Greeted()):
