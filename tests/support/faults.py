@@ -137,6 +137,46 @@ def power(simulation: Simulation) -> str:
     return f"power cut of {', '.join(r.name for r in roles)}"
 
 
+def _primary(simulation: Simulation) -> Mastering | None:
+    running = simulation.primaries()
+    return simulation.world.rng.choice(running) if running else None
+
+
+def blackout(simulation: Simulation) -> str:
+    """Everything dies at once, and nothing that was sent arrives."""
+    rng = simulation.world.rng
+    for process in _living(simulation):
+        process.restart_delay_s = rng.choice((0.05, 0.5, 2.0))
+        process.crash("blackout", dict.fromkeys(Role, 0.0))
+    return "blackout"
+
+
+def desert(simulation: Simulation) -> str:
+    """A client that has something under way dies, and does not come back soon."""
+    busy = [c for c in simulation.clients if c.alive and c.ttid is not None]
+    if not busy:
+        return "no client is busy"
+    client = simulation.world.rng.choice(busy)
+    client.restart_delay_s = simulation.world.rng.choice((None, 8.0))
+    client.crash()
+    return f"kill {client.name}"
+
+
+def orphan(simulation: Simulation) -> str:
+    """The primary dies, and a client cannot reach any master until its grace is over."""
+    primary, rng = _primary(simulation), simulation.world.rng
+    clients = [c.name for c in simulation.clients if c.alive]
+    if primary is None or not clients:
+        return "nobody to leave alone"
+    near = [name for name in clients if name in simulation.near]
+    client = rng.choice(near or clients)
+    primary.restart_delay_s = 0.05
+    primary.crash()
+    pairs = [pair for m in simulation.masters for pair in ((client, m.name), (m.name, client))]
+    _block(simulation, pairs, simulation.grace_s + rng.choice((2.0, 5.0, 8.0)))
+    return f"kill {primary.name}, keep {client} away from masters"
+
+
 def cut(simulation: Simulation) -> str:
     """A connection breaks; both sides see it soon."""
     connection, rng = _connection(simulation), simulation.world.rng
@@ -189,11 +229,6 @@ def split(simulation: Simulation) -> str:
     pairs = [(a, b) for a in names for b in names if (a in away) != (b in away)]
     _block(simulation, pairs, duration)
     return f"split {', '.join(away)} from the others for {duration} s"
-
-
-def _primary(simulation: Simulation) -> Mastering | None:
-    running = simulation.primaries()
-    return simulation.world.rng.choice(running) if running else None
 
 
 def depose(simulation: Simulation) -> str:
@@ -274,6 +309,9 @@ FAULTS: Final[dict[str, tuple[Fault, int]]] = {
     "crash": (crash, 4),
     "count": (count, 3),
     "power": (power, 2),
+    "blackout": (blackout, 1),
+    "orphan": (orphan, 1),
+    "desert": (desert, 1),
     "cut": (cut, 4),
     "half_open": (half_open, 1),
     "split": (split, 2),
@@ -313,10 +351,10 @@ class Moment:
         *(CHello, Welcome, Gone, VotedBy, SHello, Fence, Fenced, Start, StartOk, Adopt),
     )
 
-    def __init__(self, simulation: Simulation) -> None:
+    def __init__(self, simulation: Simulation, kind: type | None = None) -> None:
         rng = simulation.world.rng
         self._simulation = simulation
-        self.kind: type = rng.choice(self.KINDS)
+        self.kind: type = kind or rng.choice(self.KINDS)
         self._left = rng.randint(1, 3)
         self.is_there = False
 
@@ -331,15 +369,15 @@ class Moment:
                 self._simulation.near = (process.name,) if other is None else (process.name, other.name)
 
 
-def _wait(simulation: Simulation, scale: int) -> str:
-    """Let the run go on: for a number of events, or until something of a chosen kind is done."""
+def _wait(simulation: Simulation, scale: int, kind: type | None = None) -> str:
+    """Let the run go on: for a number of events, or until something (of that kind, if given) is done."""
     world = simulation.world
     simulation.near = ()
     until = world.event_count + 1 + int(world.rng.expovariate(1 / scale))
-    if world.rng.random() < 0.4:
+    if kind is None and world.rng.random() < 0.4:
         world.run(60.0, lambda: world.event_count >= until)
         return ""
-    moment = Moment(simulation)
+    moment = Moment(simulation, kind)
     until += 3 * scale
     world.observers.append(moment)
     world.run(60.0, lambda: moment.is_there or world.event_count >= until)
@@ -349,9 +387,16 @@ def _wait(simulation: Simulation, scale: int) -> str:
     return f"at {moment.kind.__name__}: " if moment.is_there else ""
 
 
-def happen(simulation: Simulation, count: int, kinds: Sequence[str] = ()) -> None:
-    """Let *count* faults happen while the scripts run."""
+Plan = tuple[tuple[type, str], ...]
+"""Moments and what happens at each, in this order."""
+
+
+def happen(simulation: Simulation, count: int, kinds: Sequence[str] = (), plan: Plan = ()) -> None:
+    """Let what is planned happen, then *count* faults, while the scripts run."""
     world = simulation.world
+    for kind, name in plan:
+        when = _wait(simulation, 150, kind)
+        world.note("-", "fault", when + FAULTS[name][0](simulation))
     names = [n for n in FAULTS if not kinds or n in kinds]
     weights = [FAULTS[n][1] for n in names]
     scale = world.rng.choice((10, 40, 150))

@@ -10,12 +10,28 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 from neo_client.core.client import ClientCore
-from neo_client.core.events import CacheCut, Invalidated
+from neo_client.core.events import AbortDone, CacheCut, FinishDone, Invalidated, VoteDone
 from neo_common.core import Send, Tick
 from neo_common.ids import NO_TID, NodeId, Oid, Tid
 from neo_common.model.partition_table import Cell, PartitionTable
 from neo_common.states import CellState, Role
-from neo_common.wire.schema import Commit, LockMode, Mode
+from neo_common.wire.schema import (
+    AbortOk,
+    Commit,
+    Contended,
+    Fwd,
+    Gone,
+    LockMode,
+    Mode,
+    Pull,
+    Ready,
+    SAbort,
+    SetPT,
+    Sync,
+    Told,
+    Unvote,
+    Voted,
+)
 from neo_master.core.master import MasterCore
 from neo_storage.core.ground import written
 from neo_storage.core.node import FROM_PRIMARY, NEEDS_TABLE, StorageCore, Verdict
@@ -34,7 +50,11 @@ class Mutation(NamedTuple):
     client: Plant | None = None
     kinds: tuple[str, ...] = ()
     """Faults that are likely to show it; any if empty."""
-    first_seed: int = 0
+    plan: tuple[tuple[type, str], ...] = ()
+    """A way to show it: moments, and what happens at each."""
+    slow: tuple[str, ...] = ()
+    """Kinds of links that should be slow."""
+    first_run: int = 0
     """Where the search begins: it was noticed there."""
     is_rare: bool = False
     """Shown only by long runs, or never yet: searched for by the soak tests only."""
@@ -278,108 +298,137 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         "a voted object is read without asking the primary",
         ("read_0rep", "read_1rep"),
         storage=always("may_be_below", False, "reading"),
+        first_run=9,
     ),
     "unvote_any_attempt": Mutation(
         "Unvote ignores the attempt number",
         ("pair_0rep", "pair_1rep", "three_2rep"),
         storage=always("is_withdrawn", True, "votes"),
+        plan=((Unvote, "lead"), (Unvote, "cut")),
+        first_run=32,
     ),
     "no_attempts": Mutation(
         "recovery counts votes of different attempts together",
         ("pair_0rep", "pair_1rep"),
         master=instead("is_voted_fully", _any_attempt),
         kinds=("power", "crash", "count"),
+        plan=((Contended, "blackout"),),
+        first_run=47,
     ),
     "pt_before_durable": Mutation(
         "a lead goes on without a cell before the table is durable",
         ("tiny", "one_1rep"),
         master=always("must_have_table", set()),
         kinds=("crash", "power", "count"),
+        plan=((Fwd, "crash"), (FinishDone, "blackout")),
+        first_run=61,
     ),
     "abort_not_durable": Mutation(
         "tpc_abort returns before anything is durable",
         ("abort_C", "abort_A"),
         master=always("is_abort_durable", True),
         kinds=("power", "count"),
+        plan=((AbortDone, "blackout"),),
+        first_run=8,
     ),
     "vote_before_durable": Mutation(
         "the lead answers before itself is durable",
         ("read_0rep", "pair_0rep", "apart"),
         storage=instead("put", _ack_at_once, "votes"),
         kinds=("power", "crash", "count"),
+        first_run=16,
     ),
     "replica_not_awaited": Mutation(
         "the lead answers before the replicas are durable",
         ("chain", "read_1rep"),
         storage=instead("nodes_to_await", _only_me, "votes"),
+        first_run=11,
     ),
     "no_fencing": Mutation(
         "a storage obeys the former primary as well",
         ("tiny", "tiny_read", "apart"),
         storage=instead("verdict", _obey_anybody),
         kinds=("crash", "split", "cut"),
+        is_rare=True,
     ),
     "recovery_without_all": Mutation(
         "recovery does not wait for all readable nodes",
         ("tiny", "tiny_read"),
         master=_start_without,
         kinds=("crash", "power"),
+        first_run=68,
     ),
     "publish_first": Mutation(
         "clients are told before Commit is sent to the storages",
         ("read_0rep", "read_1rep", "chain"),
         master=_publish_first,
+        first_run=0,
     ),
     "locks_not_rebuilt": Mutation(
         "a new lead starts with an empty lock table",
         ("one_1rep", "pair_1rep", "pair_0rep"),
         storage=instead("rebuild", _drop_locks_only, "locks"),
+        first_run=15,
     ),
     "reads_unlocked": Mutation(
         "readCurrent is checked, not locked",
         ("current",),
         storage=instead("take", _take_exclusive_only, "locks"),
+        first_run=11,
     ),
-    "reads_unchecked": Mutation("readCurrent is locked, not checked", ("current",), storage=_check_no_reads),
+    "reads_unchecked": Mutation(
+        "readCurrent is locked, not checked", ("current",), storage=_check_no_reads, first_run=1
+    ),
     "cache_not_invalidated": Mutation(
-        "a client ignores Invalidate", ("read_0rep", "chain"), client=instead("_do", _tell_no_oids)
+        "a client ignores Invalidate",
+        ("read_0rep", "chain"),
+        client=instead("_do", _tell_no_oids),
+        first_run=1,
     ),
     "cache_kept": Mutation(
         "a client keeps its cache when it comes back",
         ("read_0rep", "read_1rep", "chain"),
         client=both(instead("_cut_cache", _keep_cache), instead("_cut_all_loads", _only_void)),
+        first_run=35,
     ),
     "joining_gets_no_commit": Mutation(
         "Commit is not sent to a cell that joins",
         ("chain", "read_1rep"),
         master=instead("publish", _commit_to_readable_only),
+        first_run=2,
     ),
     "demote_last": Mutation(
         "the last readable cell can be put out of date",
         ("read_0rep", "chain"),
         master=instead("may_demote", _may_demote_last),
+        first_run=1,
     ),
     "finish_after_abort": Mutation(
         "Finish is accepted after an abort",
         ("abort_C", "pair_0rep"),
         master=instead("is_dead", _is_dead_without_aborts),
+        first_run=77,
     ),
     "unordered_locks": Mutation(
         "one client locks in another order",
         ("pair_0rep",),
         client=both(instead("_lock_order", _reverse_locks), always("_out_of_order", False)),
+        slow=("S>C",),
+        first_run=52,
     ),
-    "no_wake": Mutation("waiters are not woken", ("pair_0rep",), storage=nothing("wake", "locks")),
+    "no_wake": Mutation("waiters are not woken", ("pair_0rep",), storage=nothing("wake", "locks"), first_run=4),
     "unvote_not_forwarded": Mutation(
         "Unvote stays at the lead",
         ("pair_1rep", "three_2rep"),
         storage=instead("nodes_to_forget", _only_me, "votes"),
+        first_run=15,
     ),
     "no_ceiling": Mutation(
         "a new primary starts above the tids that it finds",
         ("apart", "causal"),
         master=always("former_ceiling", NO_TID),
         kinds=("power", "clock"),
+        first_run=28,
     ),
     "no_lease": Mutation(
         "a fenced primary still answers its clients",
@@ -387,42 +436,56 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         master=always("valid_lease", True),
         storage=always("is_free_for", True, "reign"),
         kinds=("split",),
+        plan=((VoteDone, "depose"),),
+        first_run=26,
     ),
     "lease_forgotten": Mutation(
         "a restarted storage forgets the lease that it gave",
         ("read_0rep", "apart"),
         storage=_forget_lease,
         kinds=("crash", "split"),
+        plan=((VoteDone, "depose"), (Told, "crash")),
+        is_rare=True,
     ),
     "no_tail": Mutation(
         "a storage hears only of its own decisions",
         ("causal", "apart"),
         master=always("tail_for", ()),
         kinds=("power",),
+        plan=((FinishDone, "blackout"),),
+        first_run=96,
     ),
     "recovery_unordered": Mutation(
         "recovery orders what is in doubt at will",
         ("causal", "apart", "chain"),
         master=instead("ordered", lambda core, original, doubts: sorted(doubts, key=lambda d: d.ttid, reverse=True)),
         kinds=("power",),
+        plan=((VoteDone, "blackout"),),
+        is_rare=True,
     ),
     "no_reset": Mutation(
         "a snapshot survives although recovery has changed tids",
         ("tiny_read", "read_0rep", "apart"),
         master=always("must_reset", False),
         kinds=("power", "crash"),
+        plan=((FinishDone, "power"),),
+        is_rare=True,
     ),
     "no_lead_sync": Mutation(
         "a new lead does not make the other cells agree",
         ("tiny_2rep", "three_2rep"),
         storage=both(instead("is_synced", _sync_joining_only, "tables"), nothing("resync", "reign")),
         kinds=("crash", "cut"),
+        is_rare=True,
     ),
     "stale_lead_accepted": Mutation(
         "a cell accepts votes from a former lead",
         ("one_1rep", "pair_1rep", "three_2rep"),
         storage=always("is_lead", True),
         kinds=("crash", "cut"),
+        plan=((Fwd, "lead"), (SetPT, "desert")),
+        slow=("S>S",),
+        is_rare=True,
     ),
     "join_without_votes": Mutation(
         "a cell becomes UP_TO_DATE without the pending votes",
@@ -432,93 +495,124 @@ MUTATIONS: Final[dict[str, Mutation]] = {
             instead("is_join_complete", lambda core, original, join: join.data, "tables"),
         ),
         kinds=("crash", "cut"),
+        first_run=8,
     ),
     "joining_not_awaited": Mutation(
         "votes do not wait for a cell that joins",
         ("chain", "read_1rep", "one_1rep"),
         storage=instead("nodes_to_await", _await_without_joining, "votes"),
         kinds=("crash", "cut"),
+        plan=((Fwd, "crash"), (Sync, "cut")),
+        slow=("S>S",),
+        is_rare=True,
     ),
     "promotion_not_cancelled": Mutation(
         "a promotion counts although a readable cell has not made it durable",
         ("tiny", "tiny_read"),
         master=nothing("take_back_promotion"),
         kinds=("crash", "power"),
+        is_rare=True,
     ),
     "new_votes_before_stable": Mutation(
         "a vote that arrives after the new table does not wait for it to be durable",
         ("tiny_read", "mixed", "tiny"),
         storage=instead("nodes_to_await", _await_newest_only, "votes"),
         kinds=("split", "crash", "cut"),
+        plan=((Fwd, "crash"), (VoteDone, "blackout")),
+        is_rare=True,
     ),
     "no_tombstone": Mutation(
         "a forwarded vote is stored after the abort that overtook it",
-        ("abort_C", "pair_1rep", "mixed"),
+        ("pair_1rep", "mixed", "three_2rep"),
         storage=always("is_superseded", False, "votes"),
+        plan=((Fwd, "overdue"), (SAbort, "desert")),
+        slow=("S>S",),
+        first_run=0,
     ),
     "early_attempt_forgotten": Mutation(
         "tpc_vote raises although an earlier attempt may be fully voted",
         ("pair_0rep", "pair_1rep", "abort_C", "mixed"),
         client=both(nothing("_note_lost_vote"), always("_recovery_may_commit", False)),
         kinds=("cut", "power"),
+        plan=((Voted, "cut"), (AbortDone, "blackout")),
+        is_rare=True,
     ),
     "finish_any_epoch": Mutation(
         "Finish is accepted for votes given under an earlier primary",
         ("pair_0rep", "abort_C", "mixed"),
         master=always("is_of_this_reign", True),
         kinds=("crash", "power"),
+        plan=((VoteDone, "orphan"),),
+        is_rare=True,
     ),
     "load_ignores_invalidation": Mutation(
         "an answer overtaken by Invalidate is cached as current",
         ("read_0rep", "chain"),
         client=nothing("_cut_loads"),
+        slow=("S>C",),
+        first_run=14,
     ),
     "old_load_cached_as_current": Mutation(
         "an answer for an old snapshot is cached as current",
         ("mixed", "three_1rep", "read_1rep"),
         client=always("_load_cut", NO_TID),
+        slow=("M>S",),
+        first_run=99,
     ),
     "no_grace": Mutation(
         "recovery does not wait for clients (decides at once)",
         ("abort_C", "mixed"),
         master=always("is_grace_over", True),
         kinds=("power", "crash"),
+        plan=((Voted, "orphan"),),
+        is_rare=True,
     ),
     "unvote_not_repeated": Mutation(
         "an Unvote lost with a connection is not repeated",
         ("abort_C", "pair_1rep", "pair_0rep"),
         client=_say_unvote_once,
         kinds=("crash", "cut"),
+        first_run=6,
     ),
     "join_survives_break": Mutation(
         "a join goes on although the connection to the lead was lost",
         ("one_1rep", "chain", "pair_1rep"),
         storage=instead("connected", _go_on_joining, "reign"),
         kinds=("cut", "crash"),
+        plan=((Fwd, "cut"), (Pull, "cut")),
+        is_rare=True,
     ),
     "old_stream_accepted": Mutation(
         "a joining cell accepts what was sent before it began to join",
         ("chain", "one_1rep", "read_1rep"),
         storage=always("is_old_stream", False, "tables"),
         kinds=("cut", "crash"),
+        plan=((Fwd, "cut"), (Pull, "cut")),
+        slow=("S>S",),
+        is_rare=True,
     ),
     "stale_ready": Mutation(
         "a cell is made UP_TO_DATE by the Ready of an earlier join",
         ("abort_A", "one_1rep", "read_1rep"),
         master=instead("may_promote", _may_promote_any),
         kinds=("cut", "crash"),
+        plan=((Fwd, "cut"), (Ready, "cut")),
+        slow=("S>M",),
+        is_rare=True,
     ),
     "client_keeps_old_primary": Mutation(
         "a client goes on with an old primary after its hello to a new one",
         ("apart", "causal", "read_0rep"),
         client=both(nothing("_promise"), always("_hears", True)),
         kinds=("crash", "split"),
+        is_rare=True,
     ),
     "adopted_table_not_durable": Mutation(
         "a lead relies on a table that it was adopted with before it is durable",
         ("chain", "tiny", "one_1rep"),
         storage=instead("_rely_on", _rely_at_once, "reign"),
         kinds=("split", "power"),
+        is_rare=True,
     ),
     "tombstone_kept": Mutation(
         "the tombstone of an abort that recovery has not followed is kept",
@@ -526,18 +620,24 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         master=always("has_tombstone", False),
         storage=nothing("amnesty", "reign"),
         kinds=("crash", "power"),
+        plan=((AbortOk, "blackout"),),
+        is_rare=True,
     ),
     "gone_unheard": Mutation(
         "a lost client is told aborted before every readable node has reported its votes",
         ("pair_1rep", "abort_C", "pair_0rep"),
         master=instead("who_must_tell", _who_is_there),
         kinds=("cut", "split", "crash"),
+        plan=((VoteDone, "orphan"), (Gone, "crash")),
+        is_rare=True,
     ),
     "mode_C_for_two_phase": Mutation(
         "presumed commit although another resource manager may refuse",
         ("abort_A",),
         client=always("_mode", Mode.C),
         kinds=("power", "crash"),
+        plan=((VoteDone, "orphan"),),
+        first_run=48,
     ),
 }
 

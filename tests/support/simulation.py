@@ -80,14 +80,19 @@ class Simulation:
         *,
         mutation: Mutation | None = None,
         calm: bool = False,
+        slow: Sequence[str] = (),
         codec_share: float = 0.1,
     ) -> None:
-        """`calm`: everything takes about its mean time, so that a story reads well. `mutation`: a bug to plant."""
+        """`calm`: everything takes about its mean time, so that a story reads well. `mutation`: a bug to plant. `slow`:
+        kinds of links, as `M>S`, of which half are very slow."""
         self.seed, self.scenario = seed, scenario
         names = [f"M{i + 1}" for i in range(scenario.masters)]
         names += [f"S{i + 1}" for i in range(scenario.storages)]
         names += [f"C{i + 1}" for i in range(len(scenario.clients))]
         temper = Temper() if calm else draw_temper(random.Random(seed), names)
+        luck = random.Random(seed + 2)
+        links = [f"{a}>{b}" for a in names for b in names if f"{a[0]}>{b[0]}" in slow]
+        temper = temper._replace(slow=(*temper.slow, *((link, 100.0) for link in links if luck.random() < 0.5)))
         # Slow disks and links are faults too: they come when the scripts begin, and end when faults stop.
         self._temper = temper
         self.world = World(
@@ -108,13 +113,14 @@ class Simulation:
         )
         # Shorter times than real ones in some runs: the same story in fewer virtual seconds, and other races.
         lease_s = 3.0 if calm else chance.choice((0.4, 1.0, 3.0))
+        self.grace_s = 3.0 if calm else chance.choice((0.05, 0.5, 3.0))
         settings = MasterSettings(
             cluster=CLUSTER,
             partitions=scenario.partitions,
             replicas=scenario.replicas,
             storages=storages,
             lease_s=lease_s,
-            grace_s=3.0 if calm else chance.choice((0.05, 0.5, 3.0)),
+            grace_s=self.grace_s,
             told_s=2.0,
         )
         # Timeouts hide deadlocks: most runs have none.
@@ -137,11 +143,11 @@ class Simulation:
 
     # ---- phases
 
-    def go(self, fault_count: int = 0, kinds: Sequence[str] = ()) -> None:
+    def go(self, fault_count: int = 0, kinds: Sequence[str] = (), plan: faults.Plan = ()) -> None:
         """Run all phases. Raises Violation."""
         self.start()
         self.begin_scripts()
-        faults.happen(self, fault_count, kinds)
+        faults.happen(self, fault_count, kinds, plan)
         self.rest()
 
     def start(self) -> None:
@@ -161,7 +167,10 @@ class Simulation:
     def begin_scripts(self) -> None:
         """Let every client go through its script."""
         self.world.set_temper(self._temper)
+        # In some runs all first votes come at the same moment: chance alone seldom makes them meet.
+        herd = self.world.now + 0.3 * self.world.rng.random() if self.world.rng.random() < 0.4 else 0.0
         for client, script in zip(self.clients, self.scenario.clients, strict=True):
+            client.vote_not_before = herd
             client.run_script(script * self._rounds)
 
     def rest(self) -> None:

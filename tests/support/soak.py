@@ -10,8 +10,9 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from support.faults import FAULTS
+from support.faults import FAULTS, Plan
 from support.mutations import MUTATIONS, Mutation
 from support.scenarios import SCENARIOS
 from support.simulation import Simulation
@@ -19,30 +20,53 @@ from support.traces import lines
 
 
 def attempt(
-    name: str, seed: int, fault_count: int, kinds: Sequence[str] = (), mutation: Mutation | None = None
+    name: str,
+    seed: int,
+    fault_count: int,
+    kinds: Sequence[str] = (),
+    mutation: Mutation | None = None,
+    plan: Plan = (),
+    slow: Sequence[str] = (),
 ) -> tuple[Simulation, BaseException | None]:
     """Run one seed; return the simulation and what was wrong with it."""
-    simulation = Simulation(seed, SCENARIOS[name], mutation=mutation)
+    simulation = Simulation(seed, SCENARIOS[name], mutation=mutation, slow=slow)
     try:
-        simulation.go(fault_count, kinds)
+        simulation.go(fault_count, kinds, plan)
     except Exception as error:  # noqa: BLE001 - whatever a core raises is a finding
         return simulation, error
     return simulation, None
 
 
-def hunt(name: str, runs: int, first: int = 0, seconds: float = 1e9) -> tuple[str, int, int, BaseException] | None:
-    """Look for a run in which the planted bug *name* is noticed; return (scenario, seed, faults, what was noticed)."""
-    mutation = MUTATIONS[name]
+class Found(NamedTuple):
+    """A run in which a planted bug was noticed."""
+
+    run: int
+    scenario: str
+    error: BaseException
+
+
+def run_of(name: str, run: int, *, is_planted: bool = True) -> tuple[str, BaseException | None]:
+    """Do the *run*-th run of the hunt for the planted bug *name*, or the same without the bug; return its scenario."""
+    m = MUTATIONS[name]
+    scenario = m.scenarios[run % len(m.scenarios)]
+    turn = run // len(m.scenarios)
+    planned = m.plan if turn % 4 != 3 else ()
+    fault_count = (0, 3, 6, 10)[turn % 4] if not planned else (0, 0, 2)[turn % 3]
+    kinds = m.kinds if turn % 2 == 0 else ()
+    slow = m.slow if turn % 4 != 2 else ()
+    _, error = attempt(scenario, run, fault_count, kinds, m if is_planted else None, planned, slow)
+    return scenario, error
+
+
+def hunt(name: str, runs: int, first: int = 0, seconds: float = 1e9) -> Found | None:
+    """Look for a run in which the planted bug *name* is noticed; *seconds* of processor time at most."""
     end = time.process_time() + seconds
     for run in range(first, first + runs):
         if time.process_time() > end:
             break
-        scenario = mutation.scenarios[run % len(mutation.scenarios)]
-        fault_count = (0, 3, 6, 10)[run // len(mutation.scenarios) % 4]
-        kinds = mutation.kinds if run % 2 == 0 else ()
-        _, error = attempt(scenario, run, fault_count, kinds, mutation)
+        scenario, error = run_of(name, run)
         if error is not None:
-            return scenario, run, fault_count, error
+            return Found(run, scenario, error)
     return None
 
 
@@ -62,9 +86,8 @@ def mutants(names: Sequence[str], seconds: float, first: int) -> int:
             missed += 1
             sys.stdout.write(f"{name:27} NOT CAUGHT in {took:.0f} s: {MUTATIONS[name].text}\n")
         else:
-            scenario, seed, fault_count, error = found
-            what = str(error).partition("\n")[0][:150]
-            sys.stdout.write(f"{name:27} seed {seed:4} {scenario} faults={fault_count} {took:.1f} s: {what}\n")
+            what = str(found.error).partition("\n")[0][:150]
+            sys.stdout.write(f"{name:27} run {found.run:4} {found.scenario:10} {took:5.1f} s: {what}\n")
         sys.stdout.flush()
     return missed
 

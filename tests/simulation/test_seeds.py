@@ -1,0 +1,70 @@
+"""What simulation has found. Each run failed once, for the reason beside it.
+
+A seed loses its meaning when a core or the simulator draws another number; then the random runs of `test_clusters`
+stand for it, and what can be shown in a few lines has a unit test of the core.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from neo_common.core import Send
+from neo_common.wire.schema import Finished
+from support.application import Spec, Step
+from support.checkers import Violation
+from support.simulation import Scenario, Simulation
+from support.soak import attempt
+from support.world import Process
+
+
+@pytest.mark.parametrize(
+    ("scenario", "seed", "fault_count"),
+    [
+        # A join asked for the rest of history under a newer table than the one that began it: the answer was ignored.
+        ("ahead", 1, 0),
+        ("abort_A", 6, 0),
+        ("crowd", 5, 0),
+        # A Commit came between what went ahead of a vote and the Sync that names it: the record was not whole.
+        ("tiny_2rep", 7, 0),
+    ],
+)
+def test_what_once_failed_does_not(scenario: str, seed: int, fault_count: int) -> None:
+    _, error = attempt(scenario, seed, fault_count)
+    assert error is None
+
+
+@pytest.mark.xfail(
+    raises=Violation,
+    strict=True,
+    reason="a decision is forgotten once its client is given up; when that client comes back in a later reign, with "
+    "Finish under way, nobody knows any more that it was committed, and it is told ABORTED (docs/testing.md)",
+)
+def test_a_client_that_comes_back_in_a_later_reign_is_told_the_truth() -> None:
+    """Finished is lost, the client is away for longer than its grace, others commit, the primary restarts."""
+    write = Spec(writes=(1,))
+    simulation = Simulation(1, Scenario(1, 1, 0, ((Spec(writes=(0,)),), (write, write)), 2, masters=1), calm=True)
+    world = simulation.world
+    first, second = simulation.clients
+    primary = simulation.masters[0]
+    simulation.start()
+
+    def lose_the_answer(process: Process, effect: object) -> None:
+        if isinstance(effect, Send) and isinstance(effect.packet, Finished) and effect.peer == first.node:
+            connection = primary.connections.get(first.node)
+            if connection is not None and not world.is_blocked("M1", "C1"):
+                world.block("M1", "C1")
+                world.block("C1", "M1")
+                connection.cut("cut", (0.0, 0.0), (0.01, 0.01))
+
+    world.observers.append(lose_the_answer)
+    first.run_script([Spec(writes=(0,))])
+    world.run(1.0)
+    world.observers.remove(lose_the_answer)
+    assert first.step is Step.FINISHING
+    world.run(10.0)
+    second.run_script([write, write])
+    world.run(10.0)
+    primary.restart_delay_s = 0.1
+    primary.crash()
+    simulation.rest()
+    assert first.outcomes[-1] == "committed"
