@@ -18,7 +18,8 @@ FAST := $(wildcard tests/unit tests/property tests/simulation tests/transcripts)
 check: lint fast
 
 test: check
-	$(BIN)/pytest --no-skips -q -m slow
+	$(BIN)/pytest --no-skips -q -m slow $(wildcard tests/integration)
+	$(BIN)/pytest --no-skips -q -m slow -n $(JOBS) $(wildcard tests/zodb)
 
 lint: venv
 	$(BIN)/ruff check .
