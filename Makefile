@@ -18,8 +18,7 @@ FAST := $(wildcard tests/unit tests/property tests/simulation tests/transcripts)
 check: lint fast
 
 test: check
-	$(BIN)/pytest --no-skips -q -m slow $(wildcard tests/integration)
-	$(BIN)/pytest --no-skips -q -m slow -n $(JOBS) $(wildcard tests/zodb)
+	$(BIN)/pytest --no-skips -q -m slow
 
 lint: venv
 	$(BIN)/ruff check .
