@@ -346,8 +346,8 @@ class Shell:
             with self.lock:
                 if tx.inbox:
                     return tx.inbox.popleft()
-                tx.parked = Parked()
-            self.wait(tx.parked)
+                parked = tx.parked = Parked()
+            self.wait(parked)  # not `tx.parked`: who wakes us clears it
 
     def end(self, tx: Underway) -> None:
         """Forget it."""
