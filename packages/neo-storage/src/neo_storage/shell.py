@@ -15,6 +15,7 @@ from neo_common.errors import BackendError
 from neo_common.ids import NO_NODE, NodeId, Partition
 from neo_common.runtime.clock import Clock
 from neo_common.runtime.connection import Connection
+from neo_common.runtime.limits import shell_limits_of
 from neo_common.runtime.shell import DEFAULT_SHELL_LIMITS, EXIT_CRASH, EXIT_OK, Shell, ShellLimits
 from neo_common.states import Role, role_of
 from neo_common.wire.schema import PROTOCOL_VERSION, Error, Hello, HelloOk, NodeInfo, Nodes, Packet, RefusalCode
@@ -386,6 +387,7 @@ def make_shell(config: Config, name: str, make_backend: Callable[[Storage], Back
             directory,
             flush_s=config.timeouts.commit_flush_s,
             applier=ApplierSettings(checkpoint_bytes=storage.database.checkpoint_bytes),
+            limits=shell_limits_of(config),
         )
     except BaseException:
         backend.close()
