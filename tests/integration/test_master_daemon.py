@@ -12,11 +12,11 @@ import pytest
 import yaml
 
 from neo_admin.link import Deadline, Link
+from neo_admin.ports import free_ports
 from neo_common.errors import HandshakeRefused, NeoError
 from neo_common.ids import NO_EPOCH, NO_NODE
 from neo_common.states import ClusterState, Role
 from neo_common.wire import schema as s
-from support.cluster import free_ports
 
 PROGRAM = Path(sys.executable).parent / "neomaster"
 WAIT_S = 15.0

@@ -5,7 +5,6 @@ It does not use supervisord (that is tested through `neoadmin up`): a test must 
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any, Self
 import yaml
 
 import neo_client
+from neo_admin.ports import free_ports
 
 PROGRAMS = Path(sys.executable).parent
 START_DEADLINE_S = 60.0
@@ -194,15 +194,3 @@ class Cluster:
         """Return the resident memory of a daemon (Linux)."""
         pages = int(Path(f"/proc/{self.processes[name].pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") // 1024
-
-
-def free_ports(count: int) -> list[int]:
-    """Return so many TCP ports of loopback that nobody listens on now."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()

@@ -18,4 +18,5 @@ def test_suite_passes_under_gevent(shape: str, case: str) -> None:
     done = subprocess.run(
         [sys.executable, "-P", str(PROGRAM), shape, case], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    assert done.returncode == 0, done.stdout[-8000:]
+    before, rule, failures = done.stdout.partition("=" * 70)
+    assert done.returncode == 0, (rule + failures if failures else before)[:8000]

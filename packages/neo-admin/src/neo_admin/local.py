@@ -9,7 +9,8 @@ import yaml
 
 from neo_admin import supervise
 from neo_admin.core.programs import nodes_of_host
-from neo_admin.supervise import Supervisord, SupervisorError, free_ports
+from neo_admin.ports import HOST, free_ports
+from neo_admin.supervise import Supervisord, SupervisorError
 from neo_common.config.loader import load
 from neo_common.config.sections import Config
 from neo_common.errors import ConfigError
@@ -17,7 +18,6 @@ from neo_common.errors import ConfigError
 FILE: Final = "cluster.yaml"
 _SIGNS: Final = (" ERROR ", " CRITICAL ", "Traceback")
 """What a log says of a node that does not work."""
-HOST: Final = "127.0.0.1"
 
 
 class Shape(NamedTuple):

@@ -2,7 +2,6 @@
 
 import os
 import select
-import socket
 import subprocess
 import sys
 import tempfile
@@ -217,18 +216,6 @@ def _fault(method: str, arguments: Sequence[object], fault: xmlrpc.client.Fault,
 
 def _ended_at_once(name: str, paths: Paths) -> str:
     return f"{name} ended as soon as it was started; it says why in {paths.log(name)}"
-
-
-def free_ports(count: int) -> list[int]:
-    """Return *count* TCP ports of the loopback interface that were free a moment ago."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def tail(path: str, lines: int = 15) -> str:

@@ -729,7 +729,8 @@ class Shell:
             if self.by_node.get(conn.node) is conn:
                 del self.by_node[conn.node]
             if not self.is_closed:
-                log.info("node=%s address=%s lost: %s", node_text(conn.node), conn.address, error)
+                level = logging.WARNING if role_of(conn.node) is Role.MASTER else logging.INFO
+                log.log(level, "node=%s address=%s lost: %s", node_text(conn.node), conn.address, error)
             if role_of(conn.node) is Role.STORAGE:
                 self.router.failed(conn.node, now)
             if not core_knows:
