@@ -14,8 +14,9 @@ from neo_common.errors import BackendError, DataCorrupted, DiskFull
 from neo_common.ids import Oid
 from neo_common.wire.schema import PIECE_BYTES, Compression, Data
 from neo_storage.backends.base import ApplyTable
-from neo_storage.backends.sqlite import connection, queries, schema
+from neo_storage.backends.sqlite import connection, schema
 from neo_storage.backends.sqlite.backend import SqliteBackend
+from neo_storage.backends.sqlite.queries import QUERIES
 from support.backend_contract import END, P0, T1, T2, TABLE, commit, data, write
 
 
@@ -55,7 +56,7 @@ def test_setting_not_in_effect_is_refused(path: Path, monkeypatch: pytest.Monkey
 
 def test_reads_of_the_hub_cannot_write(backend: SqliteBackend) -> None:
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        backend._reader.execute(queries.SET_CONFIG, ("x", 1))
+        backend._reader.execute(QUERIES.set_config.single, ("x", 1))
 
 
 def test_second_process_is_refused(backend: SqliteBackend, path: Path) -> None:
@@ -202,10 +203,19 @@ def test_removal_leaves_no_value_behind(backend: SqliteBackend) -> None:
 
 def test_point_reads_are_covered_by_the_key(backend: SqliteBackend) -> None:
     """A plan that scans would turn 10 us into seconds; a sort would need memory."""
-    for sql, arguments in ((queries.LOAD, (0, 0, 1)), (queries.CURRENT, (0, 0)), (queries.PIECE, (0, 0, 0, 0))):
+    for sql, arguments in (
+        (QUERIES.load.text, (0, 0, 1)),
+        (QUERIES.current.text, (0, 0)),
+        (QUERIES.piece.text, (0, 0, 0, 0, 0)),
+    ):
         plan = " ".join(row[3] for row in backend._reader.execute(f"EXPLAIN QUERY PLAN {sql}", arguments))
         assert "SCAN" not in plan
         assert "TEMP B-TREE" not in plan
-    for sql, arguments in ((queries.TRANS_UP, (0, 1)), (queries.TRANS_ONE_UP, (0, 1, 0)), (queries.REVISIONS, (0, 0))):
+    for sql, arguments in (
+        (QUERIES.trans_up.rows.text, (0, 1)),
+        (QUERIES.trans_one_up.rows.text, (0, 1, 0)),
+        (QUERIES.revisions.text, (0, 0)),
+        (QUERIES.records.rows.text, (0, 1, 0)),
+    ):
         plan = " ".join(row[3] for row in backend._reader.execute(f"EXPLAIN QUERY PLAN {sql}", arguments))
         assert "TEMP B-TREE" not in plan

@@ -8,27 +8,28 @@ large when the database is opened, because overwriting is flushed twice as fast 
 
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from neo_common.errors import BackendError, DataCorrupted, DiskFull, NeoError
-from neo_common.ids import MAX_OID, MAX_TID, NO_TID, Epoch, NodeId, Oid, Partition, Session, Tid, Ttid
-from neo_common.model.keys import decode_update
-from neo_common.model.partition_table import EMPTY, PartitionTable
-from neo_common.wire.schema import PIECE_BYTES, Ceilings, Compression, Data, Decision, Tombstone
+from neo_common.errors import BackendError, DataCorrupted, DiskFull
+from neo_common.ids import MAX_OID, MAX_TID, NO_TID, Oid, Partition, Tid
+from neo_common.wire.schema import PIECE_BYTES
+from neo_storage.backends import logical
 from neo_storage.backends.base import Kept, Op, PackStep, RangeReader, Stored
-from neo_storage.backends.sqlite import queries, schema
-from neo_storage.backends.sqlite.codec import unpack_parts
-from neo_storage.backends.sqlite.connection import check_setting, connect, translate, translated
-from neo_storage.backends.sqlite.range_reader import SqliteRangeReader
-from neo_storage.backends.sqlite.removal import pack_slice
-from neo_storage.backends.sqlite.writer import Writer
+from neo_storage.backends.kept import check_format, read_kept
+from neo_storage.backends.range_reader import DatabaseReader, stored
+from neo_storage.backends.removal import pack_slice
+from neo_storage.backends.sqlite import schema
+from neo_storage.backends.sqlite.connection import SqliteDatabase, check_setting, connect, translate, translated
+from neo_storage.backends.sqlite.queries import QUERIES
+from neo_storage.backends.writer import Writer
 from neo_storage.exclusive import ExclusiveLock
 
 _RANGE_CACHE_BYTES: Final = 4 * 2**20
 """A scan visits each page once."""
-_NO_CLUSTER: Final = bytes(16)
+_CURRENT: Final = QUERIES.current.text
+_LOAD: Final = QUERIES.load.text
 
 
 class SqliteBackend:
@@ -55,6 +56,7 @@ class SqliteBackend:
         self._is_full = False
         self._reader: sqlite3.Connection
         self._connection: sqlite3.Connection
+        self._db: SqliteDatabase
         self._writer: Writer
 
     def open(self) -> Kept:
@@ -77,18 +79,12 @@ class SqliteBackend:
 
     def _open(self) -> Kept:
         self._connection = connect(self._path, cache_bytes=self._cache_bytes, read_only=False)
+        self._db = SqliteDatabase(self._connection, self._path)
         self._prepare()
         self._grow_log()
         self._reader = connect(self._path, cache_bytes=self._cache_bytes, read_only=True)
-        kept = self._kept()
-        next_data_id = (self._connection.execute(queries.LAST_DATA).fetchone()[0] or 0) + 1
-        self._writer = Writer(
-            self._connection,
-            partitions=kept.table.partitions,
-            last_tid=kept.last_tid,
-            last_oid=kept.last_oid,
-            next_data_id=next_data_id,
-        )
+        kept = read_kept(self._db)
+        self._writer = Writer.of(self._db, kept)
         self._position = kept.position
         # The names of the database and its log must survive a power cut before we rely on either.
         directory = os.open(self._path.parent, os.O_RDONLY)
@@ -113,18 +109,12 @@ class SqliteBackend:
         if not objects:
             check_setting(db, "page_size", self._page_bytes)
             db.execute("BEGIN IMMEDIATE")
-            for statement in schema.TABLES:
+            for statement in schema.CREATE:
                 db.execute(statement)
-            marks = {"format": schema.FORMAT, "minimum_reader": schema.MINIMUM_READER, "position": -1}
-            db.executemany(queries.SET_CONFIG, list(marks.items()))
+            self._db.set_config({"format": logical.FORMAT, "minimum_reader": logical.MINIMUM_READER, "position": -1})
             db.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
             db.execute("COMMIT")
-        config = dict(db.execute(queries.CONFIG).fetchall())
-        if config["minimum_reader"] > schema.FORMAT:
-            raise BackendError(
-                f"{self._path} has format {config['format']}, for programs that read {config['minimum_reader']} or"
-                f" above; this one reads {schema.FORMAT}: install a newer NEO"
-            )
+        check_format(self._db.config(), str(self._path))
 
     def _grow_log(self) -> None:
         """Write to the log, by a transaction that is rolled back, as much as is wanted of it."""
@@ -134,10 +124,10 @@ class SqliteBackend:
         (cache,) = db.execute("PRAGMA cache_size").fetchone()
         db.execute("PRAGMA cache_size = -256")  # so that the pages spill into the log
         db.execute("BEGIN IMMEDIATE")
-        (last,) = db.execute(queries.LAST_DATA).fetchone()
+        (last,) = db.execute(QUERIES.last_data.text).fetchone()
         try:
             for number in range(1 + self._wal_bytes // PIECE_BYTES):
-                db.execute(queries.ADD_DATA, ((last or 0) + 1 + number, bytes(PIECE_BYTES)))
+                db.execute(QUERIES.add_data.single, ((last or 0) + 1 + number, bytes(PIECE_BYTES)))
         except sqlite3.OperationalError as error:
             # A nearly full disk: slower flushes are no reason to refuse service.
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_FULL:
@@ -150,30 +140,6 @@ class SqliteBackend:
     def _wal(self) -> Path:
         return Path(f"{self._path}-wal")
 
-    def _kept(self) -> Kept:
-        db = self._connection
-        config = dict(db.execute(queries.CONFIG).fetchall())
-        return Kept(
-            position=config["position"],
-            node=NodeId(config.get("node", 0)),
-            cluster_id=config.get("cluster_id", _NO_CLUSTER),
-            epoch=Epoch(config.get("epoch", 0)),
-            table=_table(config.get("table")),
-            ceilings=Ceilings(Tid(config.get("ceiling_tid", 0)), Oid(config.get("ceiling_oid", 0))),
-            decisions=tuple(
-                Decision(Ttid(Session(session), counter), attempt, Tid(tid), unpack_parts(parts))
-                for session, counter, attempt, tid, parts in db.execute(queries.DECISIONS)
-            ),
-            tombstones=tuple(
-                Tombstone(Ttid(Session(session), counter), attempt)
-                for session, counter, attempt in db.execute(queries.TOMBSTONES)
-            ),
-            pack_order=config.get("pack_order", 0),
-            pack_tid=Tid(config.get("pack_tid", 0)),
-            last_tid=Tid(config.get("last_tid", 0)),
-            last_oid=Oid(config.get("last_oid", 0)),
-        )
-
     # -------------------------------------------------------------------------------------------- reads, in the hub
 
     def current(self, partition: Partition, oid: Oid) -> Tid:
@@ -181,7 +147,7 @@ class SqliteBackend:
         if oid > MAX_OID:
             return NO_TID
         try:
-            return Tid(self._reader.execute(queries.CURRENT, (partition, oid)).fetchone()[0] or 0)
+            return Tid(self._reader.execute(_CURRENT, (partition, oid)).fetchone()[0] or 0)
         except sqlite3.Error as error:
             raise translate(error, f"current serial of {oid:#x}") from error
 
@@ -190,27 +156,22 @@ class SqliteBackend:
         if oid > MAX_OID:
             return None
         try:
-            row = self._reader.execute(queries.LOAD, (partition, oid, min(before, MAX_TID))).fetchone()
+            row = self._reader.execute(_LOAD, (partition, oid, min(before, MAX_TID))).fetchone()
         except sqlite3.Error as error:
             raise translate(error, f"load of {oid:#x}") from error
-        if row is None:
-            return None
-        tid, end, compression, checksum, size, value = row
-        if value is None:
-            if compression != Compression.ABSENT and size <= PIECE_BYTES:
-                raise DataCorrupted(f"{self._path} has no data for {oid:#x} at {tid:#x}")
-            value = b""
-        return Stored(tid, end or NO_TID, Data(Compression(compression), checksum, size, value))
+        return None if row is None else stored(oid, row)
 
     def piece(self, partition: Partition, oid: Oid, tid: Tid, offset: int) -> bytes | None:
         """Return at most PIECE_BYTES of a value, from *offset*, a multiple of that; None if there is nothing there.
 
         Values that are not in pieces have one, at 0.
         """
-        if oid > MAX_OID or tid > MAX_TID or offset > MAX_TID:
+        if oid > MAX_OID or tid > MAX_TID or offset > MAX_TID or offset % PIECE_BYTES:
             return None
         try:
-            row = self._reader.execute(queries.PIECE, (partition, oid, tid, offset)).fetchone()
+            row = self._reader.execute(
+                QUERIES.piece.text, (partition, oid, tid, offset // PIECE_BYTES, offset)
+            ).fetchone()
         except sqlite3.Error as error:
             raise translate(error, f"piece of {oid:#x}") from error
         if row is None:
@@ -222,14 +183,14 @@ class SqliteBackend:
 
     def apply(self, ops: Sequence[Op], position: int) -> None:
         """Write *ops* and the mark *position* in one SQL transaction. After an error nothing of it is there."""
-        self._transaction("apply", lambda: self._writer.write(ops, position))
+        with self._db.transaction("apply"):
+            self._writer.write(ops, position)
         self._position = position
 
     def pack_step(self, partition: Partition, tid: Tid, limit: int) -> PackStep:
         """Pack one slice of a cell: about *limit* revisions looked at. On the applier's thread; resumable."""
-        steps: list[PackStep] = []
-        self._transaction("pack", lambda: steps.append(pack_slice(self._connection, partition, tid, limit)))
-        return steps[0]
+        with self._db.transaction("pack"):
+            return pack_slice(self._db, partition, tid, limit)
 
     def checkpoint(self) -> int:
         """Make what was applied durable; return the log position up to which it is. On the applier's thread.
@@ -256,26 +217,14 @@ class SqliteBackend:
             self._is_full = True
         return position
 
-    def _transaction(self, doing: str, work: Callable[[], None]) -> None:
-        db = self._connection
-        try:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                work()
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
-        except sqlite3.Error as error:
-            raise translate(error, f"{doing} in {self._path}") from error
-
     # -------------------------------------------------------------------------------------------- the rest
 
     def range_reader(self) -> RangeReader:
         """Return a reader with a connection of its own."""
         with translated(f"cannot open {self._path}"):
-            return SqliteRangeReader(self._path, _RANGE_CACHE_BYTES)
+            return DatabaseReader(
+                SqliteDatabase(connect(self._path, cache_bytes=_RANGE_CACHE_BYTES, read_only=True), self._path)
+            )
 
     def disk(self) -> tuple[int, int]:
         """Return (bytes used by the database, bytes free on its disk; 0 while the last checkpoint found no room)."""
@@ -293,12 +242,3 @@ class SqliteBackend:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
-
-
-def _table(packed: bytes | None) -> PartitionTable:
-    if packed is None:
-        return EMPTY
-    try:
-        return decode_update(packed).apply(EMPTY)
-    except NeoError as error:
-        raise DataCorrupted(f"the partition table cannot be read: {error}") from error

@@ -1,12 +1,15 @@
 """Opening SQLite as we need it, and what its errors mean to us."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from neo_common.errors import BackendError, DataCorrupted, DiskFull
+from neo_storage.backends.database import Row
+from neo_storage.backends.dialect import Many, Scan, Statement
+from neo_storage.backends.sqlite.queries import QUERIES
 from neo_storage.backends.sqlite.schema import COMMON_SETTINGS
 
 _STATEMENTS: Final = 128
@@ -62,3 +65,80 @@ def check_setting(connection: sqlite3.Connection, name: str, expected: int | str
     found = row[0] if row else None
     if found != expected:
         raise BackendError(f"SQLite {sqlite3.sqlite_version} has {name} = {found}, not {expected}")
+
+
+class SqliteDatabase:
+    """`backends.database.Database` on a connection of SQLite, which it owns."""
+
+    statements = QUERIES
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+
+    def one(self, statement: Statement, arguments: Sequence[object] = ()) -> Row | None:
+        """Return the first row, None if there is none."""
+        row: Row | None = self._connection.execute(statement.text, arguments).fetchone()
+        return row
+
+    def rows(self, statement: Statement, arguments: Sequence[object] = ()) -> list[Row]:
+        """Return all rows."""
+        return self._connection.execute(statement.text, arguments).fetchall()
+
+    def scan(self, scan: Scan, low: int, high: int, *also: object) -> Iterator[Row]:
+        """Return the cursor itself: SQLite walks as far as it is asked."""
+        return self._connection.execute(scan.rows.text, (low, high, *also))
+
+    def run(self, statement: Statement, arguments: Sequence[object] = ()) -> None:
+        """Run what gives no rows."""
+        self._connection.execute(statement.text, arguments)
+
+    def run_many(self, many: Many, rows: Sequence[Row]) -> int:
+        """Run it row by row, prepared. Return how many rows it has changed."""
+        return self._connection.executemany(many.single, rows).rowcount if rows else 0
+
+    def values(self, ids: Sequence[int]) -> dict[int, bytes]:
+        """Return the rows of `data` with these ids."""
+        execute, text = self._connection.execute, QUERIES.value.text
+        found = ((at, execute(text, (at,)).fetchone()) for at in ids)
+        return {at: row[0] for at, row in found if row is not None}
+
+    def config(self) -> dict[str, int | bytes]:
+        """Return `config`."""
+        return dict(self._connection.execute(QUERIES.config.text).fetchall())
+
+    def set_config(self, values: dict[str, int | bytes]) -> None:
+        """Write into `config`."""
+        self.run_many(QUERIES.set_config, list(values.items()))
+
+    @contextmanager
+    def transaction(self, doing: str) -> Iterator[None]:
+        """A transaction that writes."""
+        db = self._connection
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise translate(error, f"{doing} in {self._path}") from error
+
+    @contextmanager
+    def snapshot(self, doing: str) -> Iterator[None]:
+        """A read transaction: what was applied when it began, and nothing later."""
+        try:
+            self._connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            raise translate(error, doing) from error
+
+    def close(self) -> None:
+        """Release it."""
+        self._connection.close()

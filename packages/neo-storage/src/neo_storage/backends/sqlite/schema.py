@@ -1,46 +1,90 @@
-"""The tables of a storage in SQLite, and the settings that must hold. Pure.
-
-    config     one row per name: identity, epoch, table, ceilings, the mark, high-water marks, format
-    trans      a transaction, once per partition that it touches, with its metadata
-    obj        a revision; small rows, clustered by (partition, oid, tid)
-    data       values, apart, so that scans of obj stay small; ids ascend in the order of writing
-    decisions  commits above the durable mark, by ttid
-    tombstones aborts of this reign, by ttid
-    pack       how far the pack to a tid is, by partition
-
-A value above PIECE_BYTES is a run of rows of `data`, from `obj.data_id` on, one per piece: sequential ids cost nothing,
-and a load of the revision never touches them. Ids above 2**63 - 1 have no place in SQLite, nor in ZODB.
-"""
+"""The logical schema as SQLite's, and the settings that must hold. Pure."""
 
 from typing import Final
 
-FORMAT: Final = 1
-"""Version of what is described here."""
-MINIMUM_READER: Final = 1
-"""The lowest FORMAT of a program that may open a database written by this one."""
+from neo_storage.backends.dialect import Many, Statement, listed, quoted
+from neo_storage.backends.logical import TABLES, Column, Kind, Table
+
 APPLICATION_ID: Final = 0x4E454F53
 """`NEOS`, in the header of the file, so that `file` and we can tell it from other SQLite databases."""
 
-TABLES: Final = (
-    "CREATE TABLE config (name TEXT PRIMARY KEY, value) WITHOUT ROWID",
-    "CREATE TABLE trans (partition INTEGER NOT NULL, tid INTEGER NOT NULL, session INTEGER NOT NULL,"
-    " counter INTEGER NOT NULL, user BLOB NOT NULL, description BLOB NOT NULL, extension BLOB NOT NULL,"
-    " parts BLOB NOT NULL, PRIMARY KEY (partition, tid)) WITHOUT ROWID",
-    # Iteration over many partitions is one walk of this index, in the order of tids.
-    "CREATE INDEX trans_tid ON trans (tid, partition)",
-    "CREATE TABLE obj (partition INTEGER NOT NULL, oid INTEGER NOT NULL, tid INTEGER NOT NULL, data_id INTEGER,"
-    " compression INTEGER NOT NULL, checksum BLOB NOT NULL, size INTEGER NOT NULL, copied_from INTEGER NOT NULL,"
-    " PRIMARY KEY (partition, oid, tid)) WITHOUT ROWID",
-    # The revisions of a transaction; of a WITHOUT ROWID table, an index ends with the rest of the key: here the oid.
-    "CREATE INDEX obj_tid ON obj (partition, tid)",
-    "CREATE TABLE data (id INTEGER PRIMARY KEY, value BLOB NOT NULL)",
-    "CREATE TABLE decisions (session INTEGER NOT NULL, counter INTEGER NOT NULL, attempt INTEGER NOT NULL,"
-    " tid INTEGER NOT NULL, parts BLOB NOT NULL, PRIMARY KEY (session, counter)) WITHOUT ROWID",
-    "CREATE TABLE tombstones (session INTEGER NOT NULL, counter INTEGER NOT NULL, attempt INTEGER NOT NULL,"
-    " PRIMARY KEY (session, counter)) WITHOUT ROWID",
-    # next_oid: the first oid not looked at; NULL when the cell is finished.
-    "CREATE TABLE pack (partition INTEGER PRIMARY KEY, tid INTEGER NOT NULL, next_oid INTEGER)",
-)
+_TYPES: Final = {
+    Kind.NUMBER: "INTEGER",
+    Kind.NAME: "TEXT",
+    Kind.CHECKSUM: "BLOB",
+    Kind.BYTES: "BLOB",
+    Kind.VALUE: "BLOB",
+    Kind.MIXED: "",
+}
+
+
+class SqliteDialect:
+    """`backends.dialect.Dialect` for SQLite: numbered parameters are its own; one row per statement, prepared."""
+
+    def statement(self, text: str) -> Statement:
+        """Return *text* as it is."""
+        return Statement(text)
+
+    def table(self, name: str, alias: str, index: str) -> str:
+        """Return `name alias`. SQLite needs no hint for a key."""
+        return f"{name} {alias}" if index == "PRIMARY" else f"{name} {alias} INDEXED BY {index}"
+
+    def insert(self, table: Table) -> Many:
+        """Return what inserts rows that are not there."""
+        return self._insert(table, " ON CONFLICT DO NOTHING")
+
+    def replace(self, table: Table, largest: str = "") -> Many:
+        """Return what inserts or replaces rows."""
+        changes = ", ".join(
+            f"{quoted(c.name)} = max({quoted(c.name)}, excluded.{quoted(c.name)})"
+            if c.name == largest
+            else f"{quoted(c.name)} = excluded.{quoted(c.name)}"
+            for c in table.columns
+            if c.name not in table.key
+        )
+        return self._insert(table, f" ON CONFLICT ({listed(table.key)}) DO UPDATE SET {changes}")
+
+    def add(self, table: Table) -> Many:
+        """Return what inserts new rows."""
+        return self._insert(table, "")
+
+    def delete(self, table: Table, columns: tuple[str, ...], unless: str = "") -> Many:
+        """Return what deletes rows, one by one."""
+        condition = " AND ".join(f"{quoted(name)} = ?" for name in columns)
+        also = f" AND NOT {unless}" if unless else ""
+        return Many(f"DELETE FROM {table.name} WHERE ", condition, also)
+
+    def create(self, table: Table) -> list[str]:
+        """Return the statements that make *table*. A key of one number is the row's own; others cluster the table."""
+        is_rowid = len(table.key) == 1 and _kind(table, table.key[0]) == Kind.NUMBER
+        columns = [_column(c, is_key=is_rowid and c.name in table.key) for c in table.columns]
+        if is_rowid:
+            text = f"CREATE TABLE {table.name} ({', '.join(columns)})"
+        else:
+            columns.append(f"PRIMARY KEY ({listed(table.key)})")
+            text = f"CREATE TABLE {table.name} ({', '.join(columns)}) WITHOUT ROWID"
+        indexes = [f"CREATE INDEX {i.name} ON {table.name} ({listed(i.columns)})" for i in table.indexes]
+        return [text, *indexes]
+
+    def _insert(self, table: Table, tail: str) -> Many:
+        return Many(f"INSERT INTO {table.name} VALUES ", f"({', '.join('?' * len(table.columns))})", tail)
+
+
+def _kind(table: Table, name: str) -> Kind:
+    return next(c.kind for c in table.columns if c.name == name)
+
+
+def _column(column: Column, *, is_key: bool) -> str:
+    words = [quoted(column.name), _TYPES[column.kind]]
+    if is_key:
+        words.append("PRIMARY KEY")
+    elif not column.is_null and column.kind not in (Kind.MIXED, Kind.NAME):
+        words.append("NOT NULL")
+    return " ".join(word for word in words if word)
+
+
+DIALECT: Final = SqliteDialect()
+CREATE: Final = tuple(text for table in TABLES for text in DIALECT.create(table))
 
 COMMON_SETTINGS: Final = {
     "wal_autocheckpoint": 0,  # the applier decides when

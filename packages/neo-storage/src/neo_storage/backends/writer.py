@@ -3,13 +3,12 @@
 Knows nothing of transactions of SQL: its caller begins and ends them.
 """
 
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import assert_never
 
 from neo_common.errors import DataCorrupted
-from neo_common.ids import Oid, Partition, Tid, Ttid
+from neo_common.ids import NO_TID, Oid, Partition, Tid, Ttid
 from neo_common.model.keys import encode_update
 from neo_common.model.partition_table import whole
 from neo_common.wire.schema import PIECE_BYTES, Compression, Data, Decision, Metadata
@@ -26,11 +25,12 @@ from neo_storage.backends.base import (
     ApplyIdentity,
     ApplyPack,
     ApplyTable,
+    Kept,
     Op,
 )
-from neo_storage.backends.sqlite import queries
-from neo_storage.backends.sqlite.codec import pack_parts
-from neo_storage.backends.sqlite.removal import collectable, drop_data, drop_revisions, pieces_of
+from neo_storage.backends.codec import pack_parts
+from neo_storage.backends.database import Database
+from neo_storage.backends.removal import collectable, drop_data, drop_revisions, pieces_of
 
 _DATA_BYTES = 8 * 2**20
 """Gathered values are written when they are more than that: a batch of large values need not be in memory twice."""
@@ -41,18 +41,29 @@ Pieces = Callable[[Oid], Iterator[bytes]]
 class Writer:
     """Writes batches. One SQL transaction at a time, on one thread at a time."""
 
-    def __init__(
-        self, connection: sqlite3.Connection, *, partitions: int, last_tid: Tid, last_oid: Oid, next_data_id: int
-    ) -> None:
+    def __init__(self, db: Database, *, partitions: int, last_tid: Tid, last_oid: Oid, next_data_id: int) -> None:
         """Begin with what the database has. `partitions`: of its table, 0 when it has none."""
         self.last_tid = last_tid
         """The highest tid written, of those that are still there after ApplyClear."""
         self.last_oid = last_oid
         """The highest oid ever written."""
-        self._db = connection
+        self._db = db
+        self._sql = db.statements
         self._partitions = partitions
         self._next_data_id = next_data_id
         self._forget_gathered()
+
+    @classmethod
+    def of(cls, db: Database, kept: Kept) -> "Writer":
+        """Return the writer of a database that knows *kept*."""
+        last = db.one(db.statements.last_data)
+        return cls(
+            db,
+            partitions=kept.table.partitions,
+            last_tid=kept.last_tid,
+            last_oid=kept.last_oid,
+            next_data_id=((last[0] if last else None) or 0) + 1,
+        )
 
     def _forget_gathered(self) -> None:
         self._trans: list[tuple[object, ...]] = []
@@ -61,10 +72,10 @@ class Writer:
         self._data_bytes = 0
         self._decisions: dict[Ttid, Decision] = {}
         self._forget = 0
-        self._config: dict[str, object] = {}
+        self._config: dict[str, int | bytes] = {}
 
     def write(self, ops: Sequence[Op], position: int) -> None:
-        """Write *ops* and the mark. Raises: sqlite3.Error, DataCorrupted; then the transaction must be rolled back."""
+        """Write *ops* and the mark. After an error the transaction must be rolled back."""
         before = (self.last_tid, self.last_oid, self._next_data_id, self._partitions)
         try:
             for op in ops:
@@ -98,9 +109,9 @@ class Writer:
             case ApplyDecision(decision):
                 self._decide(decision)
             case ApplyAbort(tombstone):
-                self._db.execute(queries.ADD_TOMBSTONE, (*tombstone.ttid, tombstone.attempt))
+                self._db.run_many(self._sql.add_tombstones, [(*tombstone.ttid, tombstone.attempt)])
             case ApplyAmnesty():
-                self._db.execute(queries.DROP_TOMBSTONES)
+                self._db.run(self._sql.drop_tombstones)
             case ApplyIdentity(node, cluster_id):
                 self._config.update(node=node, cluster_id=cluster_id)
             case ApplyEpoch(epoch):
@@ -154,20 +165,20 @@ class Writer:
     def _flush(self) -> None:
         self._flush_revisions()
         if self._forget:
-            self._db.execute(queries.FORGET_DECISIONS, (self._forget,))
+            self._db.run(self._sql.forget_decisions, (self._forget,))
         rows = [(*d.ttid, d.attempt, d.tid, pack_parts(d.parts)) for d in self._decisions.values()]
-        self._db.executemany(queries.ADD_DECISION, rows)
-        self._db.executemany(queries.SET_CONFIG, list(self._config.items()))
+        self._db.run_many(self._sql.add_decisions, rows)
+        self._db.set_config(self._config)
         self._forget_gathered()
 
     def _flush_revisions(self) -> None:
-        self._db.executemany(queries.ADD_TRANS, self._trans)
+        self._db.run_many(self._sql.add_trans, self._trans)
         if self._obj:
-            added = self._db.executemany(queries.ADD_OBJ, self._obj).rowcount
-            data: Iterable[tuple[int, bytes]] = self._data
+            added = self._db.run_many(self._sql.add_obj, self._obj)
+            data: Sequence[tuple[int, bytes]] = self._data
             if added != len(self._obj):
                 data = self._new_data()
-            self._db.executemany(queries.ADD_DATA, data)
+            self._db.run_many(self._sql.add_data, data)
         self._trans, self._obj, self._data, self._data_bytes = [], [], [], 0
 
     def _new_data(self) -> list[tuple[int, bytes]]:
@@ -175,20 +186,21 @@ class Writer:
         ours = set[int]()
         for partition, oid, tid, first, _, _, size, _ in self._obj:
             if first is not None:
-                (there,) = self._db.execute(queries.OBJ_DATA_ID, (partition, oid, tid)).fetchone()
-                if there == first:
+                row = self._db.one(self._sql.obj_data_id, (partition, oid, tid))
+                if row is not None and row[0] == first:
+                    assert isinstance(first, int)
                     assert isinstance(size, int)
-                    ours.update(range(there, there + pieces_of(size)))
+                    ours.update(range(first, first + pieces_of(size)))
         return [row for row in self._data if row[0] in ours]
 
     # -------------------------------------------------------------------------------------------- removals
 
     def _clear(self, partition: Partition, keep: Tid) -> None:
-        for first, size in self._db.execute(queries.CLEAR_LIST, (partition, keep)).fetchall():
-            drop_data(self._db, first, size)
-        self._db.execute(queries.CLEAR_OBJ, (partition, keep))
-        self._db.execute(queries.CLEAR_TRANS, (partition, keep))
-        self.last_tid = Tid(self._db.execute(queries.LAST_TID).fetchone()[0] or 0)
+        drop_data(self._db, self._db.rows(self._sql.clear_list, (partition, keep)))
+        self._db.run(self._sql.clear_obj, (partition, keep))
+        self._db.run(self._sql.clear_trans, (partition, keep))
+        last = self._db.one(self._sql.last_tid)
+        self.last_tid = Tid(last[0] or 0) if last else NO_TID
 
     def _collect(self, tid: Tid, oids: Iterable[Oid]) -> None:
         assert self._partitions, "objects are collected in a cluster that has a table"

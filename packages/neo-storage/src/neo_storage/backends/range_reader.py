@@ -1,0 +1,259 @@
+"""Long reads: each call is one snapshot, on a connection that no other thread uses meanwhile."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Final
+
+from neo_common.errors import DataCorrupted
+from neo_common.ids import MAX_OID, MAX_TID, NO_TID, Oid, Partition, Session, Tid, Ttid
+from neo_common.wire.schema import (
+    PIECE_BYTES,
+    CellSize,
+    Change,
+    Compression,
+    Data,
+    Metadata,
+    Revision,
+    Transaction,
+    UndoInfo,
+)
+from neo_storage.backends.base import Stored
+from neo_storage.backends.codec import unpack_parts
+from neo_storage.backends.database import Database, Row
+
+_OVERHEAD: Final = 64
+"""About what a revision, or a transaction, takes in an answer beside its values, in bytes."""
+_NO_METADATA: Final = Metadata(b"", b"", b"")
+
+
+class DatabaseReader:
+    """`backends.base.RangeReader` on any database."""
+
+    def __init__(self, db: Database) -> None:
+        """Take over *db*."""
+        self._db = db
+        self._sql = db.statements
+
+    def current(self, partition: Partition, oid: Oid) -> Tid:
+        """Return the serial of the last revision (a deletion counts), 0 if there is none."""
+        if oid > MAX_OID:
+            return NO_TID
+        with self._db.snapshot("current serial"):
+            row = self._db.one(self._sql.current, (partition, oid))
+        return Tid(row[0] or 0) if row else NO_TID
+
+    def load(self, partition: Partition, oid: Oid, before: Tid) -> Stored | None:
+        """Return the last revision below *before*; its data is in pieces above PIECE_BYTES. None if there is none."""
+        if oid > MAX_OID:
+            return None
+        with self._db.snapshot("load"):
+            row = self._db.one(self._sql.load, (partition, oid, min(before, MAX_TID)))
+        return None if row is None else stored(oid, row)
+
+    def history(self, partition: Partition, oid: Oid, limit: int) -> tuple[Change, ...]:
+        """Return the last *limit* revisions, newest first."""
+        if oid > MAX_OID:
+            return ()
+        with self._db.snapshot("history"):
+            rows = self._db.rows(self._sql.history, (partition, oid, limit))
+        return tuple(
+            Change(Tid(tid), size, _NO_METADATA if user is None else Metadata(user, description, extension))
+            for tid, size, user, description, extension in rows
+        )
+
+    def transactions(
+        self,
+        partitions: Sequence[Partition],
+        start: Tid,
+        stop: Tid,
+        *,
+        descending: bool,
+        revisions: bool,
+        values: bool,
+        limit: int,
+        limit_bytes: int,
+    ) -> tuple[tuple[Transaction, ...], Tid]:
+        """Return transactions as AskTransactions says, and where to go on (0 at the end).
+
+        The first one is complete whatever it weighs, but its values beyond *limit_bytes* are left out as if they were
+        in pieces: `piece` has them. Revisions come by partition, then oid.
+        """
+        wanted = frozenset(partitions)
+        found: list[Transaction] = []
+        room = limit_bytes
+        with self._db.snapshot("transactions"):
+            for tid, touched in _by_tid(self._db, wanted, start, min(stop, MAX_TID), descending):
+                if len(found) >= limit or (found and room <= 0):
+                    return tuple(found), Tid(tid)
+                read = _transaction(self._db, Tid(tid), touched, revisions, values, room, must=not found)
+                if read is None:
+                    return tuple(found), Tid(tid)
+                found.append(read[0])
+                room -= read[1]
+        return tuple(found), NO_TID
+
+    def records(
+        self, partition: Partition, first: Oid, before: Tid, *, newer: bool, limit: int, limit_bytes: int
+    ) -> tuple[tuple[Revision, ...], Oid | None]:
+        """Return revisions as AskRecords says, and the first oid not looked at. Deletions are never among them."""
+        if first > MAX_OID:
+            return (), None
+        kept: list[Row] = []
+        room = limit_bytes
+        with self._db.snapshot("records"):
+            rows = self._db.scan(self._sql.records, first, MAX_OID, partition)
+            for oid, group in groupby(rows, key=itemgetter(0)):
+                wanted = _wanted(list(group), before, newer)
+                used = sum(_OVERHEAD + (row[-1] if row[-1] <= PIECE_BYTES else 0) for row in wanted)
+                if kept and (len(kept) >= limit or used > room):
+                    return self._revisions(kept), Oid(oid)
+                room -= used
+                kept += wanted
+            return self._revisions(kept), None
+
+    def undo(self, partition: Partition, oid: Oid, tid: Tid) -> UndoInfo | None:
+        """Return what AskUndo wants of one object; None when it has no revision at *tid*."""
+        if oid > MAX_OID:
+            return None
+        with self._db.snapshot("undo"):
+            copied: dict[int, int] = dict(self._db.rows(self._sql.undo_revisions, (partition, oid)))
+        if tid not in copied:
+            return None
+        current = Tid(max(copied))
+        previous = Tid(max((t for t in copied if t < tid), default=0))
+        return UndoInfo(
+            oid, current, _origin(copied, current), _origin(copied, tid), previous, _origin(copied, previous)
+        )
+
+    def piece(self, partition: Partition, oid: Oid, tid: Tid, offset: int) -> bytes | None:
+        """Return at most PIECE_BYTES of a value, from *offset*, a multiple of that; None if there is nothing there.
+
+        Values that are not in pieces have one, at 0.
+        """
+        if oid > MAX_OID or tid > MAX_TID or offset > MAX_TID or offset % PIECE_BYTES:
+            return None
+        with self._db.snapshot("piece"):
+            row = self._db.one(self._sql.piece, (partition, oid, tid, offset // PIECE_BYTES, offset))
+        return None if row is None else bytes(row[0])
+
+    def sizes(self, partitions: Sequence[Partition]) -> tuple[CellSize, ...]:
+        """Return counts, one per partition: a scan of `obj`."""
+        with self._db.snapshot("sizes"):
+            return tuple(_size(self._db, partition) for partition in partitions)
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._db.close()
+
+    def _revisions(self, rows: list[Row]) -> tuple[Revision, ...]:
+        """Return rows of `records` with their values."""
+        values = self._db.values([row[3] for row in rows if _is_inline(row[3], row[6])])
+        return tuple(
+            Revision(
+                Oid(oid),
+                Tid(tid),
+                Tid(copied),
+                Data(Compression(compression), checksum, size, _value(values, oid, tid, data_id, size)),
+            )
+            for oid, tid, copied, data_id, compression, checksum, size in rows
+        )
+
+
+def _by_tid(
+    db: Database, wanted: frozenset[Partition], start: Tid, stop: Tid, descending: bool
+) -> Iterator[tuple[int, list[Partition]]]:
+    """Yield (tid, the partitions among *wanted* that it touches, ascending)."""
+    sql = db.statements
+    if len(wanted) == 1:
+        rows = db.scan(sql.trans_one_down if descending else sql.trans_one_up, start, stop, *wanted)
+    else:
+        rows = db.scan(sql.trans_down if descending else sql.trans_up, start, stop)
+    last, touched = 0, list[Partition]()
+    for tid, partition in rows:
+        if partition in wanted:
+            if tid != last and touched:
+                yield last, sorted(touched)
+                touched = []
+            last = tid
+            touched.append(partition)
+    if touched:
+        yield last, sorted(touched)
+
+
+def _transaction(
+    db: Database, tid: Tid, touched: list[Partition], revisions: bool, values: bool, room: int, must: bool
+) -> tuple[Transaction, int] | None:
+    """Return the transaction and the bytes that it takes; None when they are more than *room*, unless it *must*."""
+    sql = db.statements
+    row = db.one(sql.trans, (touched[0], tid))
+    assert row is not None, "the snapshot has just shown it"
+    session, counter, *metadata, parts = row
+    used = _OVERHEAD + sum(map(len, metadata))
+    rows = [(p, *row) for p in touched for row in db.rows(sql.revisions, (p, tid))] if revisions else []
+    used += _OVERHEAD * len(rows)
+    found = list[Revision]()
+    if values and not must and used + sum(row[-1] for row in rows if row[-1] <= PIECE_BYTES) > room:
+        return None
+    wanted = list[int]()
+    for _, _, _, data_id, _, _, size in rows if values else ():
+        if _is_inline(data_id, size) and size <= max(room - used, 0):
+            wanted.append(data_id)
+            used += size
+    there = db.values(wanted)
+    inline = set(wanted)
+    for _, oid, copied, data_id, compression, checksum, size in rows:
+        data = None
+        if values:
+            value = _value(there, oid, tid, data_id, size) if data_id in inline else b""
+            data = Data(Compression(compression), checksum, size, value)
+        found.append(Revision(Oid(oid), tid, Tid(copied), data))
+    ttid = Ttid(Session(session), counter)
+    return Transaction(tid, ttid, Metadata(*metadata), unpack_parts(parts), tuple(found)), used
+
+
+def stored(oid: Oid, row: Row) -> Stored:
+    """Return a row of `load`. Raises: DataCorrupted when its value is missing."""
+    tid, end, compression, checksum, size, value = row
+    if value is None:
+        if compression != Compression.ABSENT and size <= PIECE_BYTES:
+            raise DataCorrupted(f"there is no data for {oid:#x} at {tid:#x}")
+        value = b""
+    return Stored(tid, end or NO_TID, Data(Compression(compression), checksum, size, value))
+
+
+def _is_inline(data_id: int | None, size: int) -> bool:
+    return data_id is not None and size <= PIECE_BYTES
+
+
+def _value(values: dict[int, bytes], oid: int, tid: int, data_id: int | None, size: int) -> bytes:
+    """Return the stored bytes of a revision; none when absent or in pieces."""
+    if data_id is None or size > PIECE_BYTES:
+        return b""
+    value = values.get(data_id)
+    if value is None:
+        raise DataCorrupted(f"there is no data for {oid:#x} at {tid:#x}")
+    return value
+
+
+def _wanted(group: list[Row], before: Tid, newer: bool) -> list[Row]:
+    """Return of all revisions of an object, ascending, those that `records` gives."""
+    below = [row for row in group if row[1] < before]
+    wanted = below[-1:] + ([row for row in group if row[1] >= before] if newer else [])
+    return [row for row in wanted if row[4] != Compression.ABSENT]
+
+
+def _origin(copied: dict[int, int], tid: int) -> Tid:
+    """Follow *copied* from *tid* to where the data was written first; also onto a revision that was packed away."""
+    while 0 < copied.get(tid, 0) < tid:
+        tid = copied[tid]
+    return Tid(tid)
+
+
+def _size(db: Database, partition: Partition) -> CellSize:
+    row = db.one(db.statements.sizes, (partition,))
+    transactions = db.one(db.statements.count_trans, (partition,))
+    assert row is not None, "an aggregate has one row"
+    assert transactions is not None, "an aggregate has one row"
+    revisions, size, objects = row
+    return CellSize(partition, objects, revisions, transactions[0], int(size))

@@ -1,0 +1,130 @@
+"""Every statement of the back ends, once, for any dialect. Parameters are always bound. Pure."""
+
+from typing import Final
+
+from neo_common.wire.schema import PIECE_BYTES, Compression
+from neo_storage.backends import logical
+from neo_storage.backends.dialect import Dialect, Scan
+
+ABSENT: Final = int(Compression.ABSENT)
+PAGE_ROWS: Final = 1000
+"""Rows of a page of a scan, at least, where it goes in pages."""
+
+
+class Statements:
+    """The statements of one dialect."""
+
+    def __init__(self, d: Dialect) -> None:
+        s = d.statement
+        o, by_tid = d.table("obj", "o", "PRIMARY"), d.table("obj", "o", "obj_tid")
+        n = d.table("obj", "n", "PRIMARY")
+        t, t_by_tid = d.table("trans", "t", "PRIMARY"), d.table("trans", "t", "trans_tid")
+
+        # ---- reads of one revision
+
+        self.current = s(f'SELECT max(tid) FROM {o} WHERE "partition" = ?1 AND oid = ?2')
+        self.load = s(f"""
+SELECT o.tid, (SELECT min(n.tid) FROM {n} WHERE n."partition" = ?1 AND n.oid = ?2 AND n.tid > o.tid),
+       o.compression, o.checksum, o.size, d.value
+  FROM {o} LEFT JOIN data d ON d.id = o.data_id AND o.size <= {PIECE_BYTES}
+ WHERE o."partition" = ?1 AND o.oid = ?2 AND o.tid < ?3
+ ORDER BY o.tid DESC LIMIT 1""")
+        """Revision, data and next tid at once: a second statement would cost more than all three."""
+        self.piece = s(f"""
+SELECT d.value FROM {o} JOIN data d ON d.id = o.data_id + ?4
+ WHERE o."partition" = ?1 AND o.oid = ?2 AND o.tid = ?3 AND (?5 < o.size OR ?5 = 0)""")
+        """?4: the number of the piece, ?5: its offset."""
+
+        # ---- writes
+
+        self.set_config = d.replace(logical.CONFIG)
+        self.add_trans = d.insert(logical.TRANS)
+        self.add_obj = d.insert(logical.OBJ)
+        self.add_data = d.add(logical.DATA)
+        self.add_decisions = d.replace(logical.DECISIONS)
+        self.add_tombstones = d.replace(logical.TOMBSTONES, largest="attempt")
+        self.set_pack = d.replace(logical.PACK)
+        self.obj_data_id = s(f'SELECT data_id FROM {o} WHERE "partition" = ?1 AND oid = ?2 AND tid = ?3')
+        self.forget_decisions = s("DELETE FROM decisions WHERE tid <= ?1")
+        self.drop_tombstones = s("DELETE FROM tombstones")
+
+        # ---- removals
+
+        self.clear_list = s(f"""
+SELECT data_id, size FROM {by_tid} WHERE "partition" = ?1 AND tid > ?2 AND data_id IS NOT NULL""")
+        self.clear_obj = s('DELETE FROM obj WHERE "partition" = ?1 AND tid > ?2')
+        self.clear_trans = s('DELETE FROM trans WHERE "partition" = ?1 AND tid > ?2')
+        self.drop_data = d.delete(logical.DATA, ("id",))
+        self.drop_obj = d.delete(logical.OBJ, ("partition", "oid", "tid"))
+        self.drop_empty_trans = d.delete(
+            logical.TRANS,
+            ("partition", "tid"),
+            'EXISTS (SELECT 1 FROM obj o WHERE o."partition" = trans."partition" AND o.tid = trans.tid)',
+        )
+        self.obj_revisions = s(f"""
+SELECT tid, data_id, size FROM {o} WHERE "partition" = ?1 AND oid = ?2 ORDER BY tid""")
+        self.pack_cursor = s('SELECT tid, next_oid FROM pack WHERE "partition" = ?1')
+        self.pack_scan = Scan(
+            s(f"""
+SELECT oid, tid, compression, data_id, size FROM {o}
+ WHERE oid BETWEEN ?1 AND ?2 AND "partition" = ?3 ORDER BY oid, tid"""),
+            s(_edge("oid", o, 'AND "partition" = ?3', is_up=True)),
+        )
+
+        # ---- what is kept
+
+        self.config = s("SELECT * FROM config")
+        self.decisions = s("SELECT session, counter, attempt, tid, parts FROM decisions ORDER BY tid, session, counter")
+        self.tombstones = s("SELECT session, counter, attempt FROM tombstones ORDER BY session, counter")
+        self.last_tid = s(f"SELECT max(tid) FROM {t_by_tid}")
+        self.last_data = s("SELECT max(id) FROM data")
+
+        # ---- long reads
+
+        self.history = s(f"""
+SELECT o.tid, o.size, t."user", t.description, t.extension
+  FROM {o} LEFT JOIN {t} ON t."partition" = o."partition" AND t.tid = o.tid
+ WHERE o."partition" = ?1 AND o.oid = ?2 ORDER BY o.tid DESC LIMIT ?3""")
+        columns = 'tid, "partition"'
+        self.trans_up = Scan(
+            s(f'SELECT {columns} FROM {t_by_tid} WHERE tid BETWEEN ?1 AND ?2 ORDER BY tid, "partition"'),
+            s(_edge("tid", t_by_tid, "", is_up=True)),
+        )
+        self.trans_down = Scan(
+            s(f'SELECT {columns} FROM {t_by_tid} WHERE tid BETWEEN ?1 AND ?2 ORDER BY tid DESC, "partition" DESC'),
+            s(_edge("tid", t_by_tid, "", is_up=False)),
+            is_up=False,
+        )
+        one = f'SELECT {columns} FROM {t} WHERE tid BETWEEN ?1 AND ?2 AND "partition" = ?3 ORDER BY tid'
+        self.trans_one_up = Scan(s(one), s(_edge("tid", t, 'AND "partition" = ?3', is_up=True)))
+        self.trans_one_down = Scan(
+            s(f"{one} DESC"), s(_edge("tid", t, 'AND "partition" = ?3', is_up=False)), is_up=False
+        )
+        self.trans = s(f"""
+SELECT session, counter, "user", description, extension, parts FROM {t} WHERE "partition" = ?1 AND tid = ?2""")
+        self.revisions = s(f"""
+SELECT oid, copied_from, data_id, compression, checksum, size FROM {by_tid}
+ WHERE "partition" = ?1 AND tid = ?2 ORDER BY oid""")
+        self.value = s("SELECT value FROM data WHERE id = ?1")
+        self.records = Scan(
+            s(f"""
+SELECT oid, tid, copied_from, data_id, compression, checksum, size FROM {o}
+ WHERE oid BETWEEN ?1 AND ?2 AND "partition" = ?3 ORDER BY oid, tid"""),
+            s(_edge("oid", o, 'AND "partition" = ?3', is_up=True)),
+        )
+        self.undo_revisions = s(f"""
+SELECT tid, copied_from FROM {o} WHERE "partition" = ?1 AND oid = ?2 ORDER BY tid""")
+        self.sizes = s(f"""
+SELECT count(*), coalesce(sum(size), 0),
+       (SELECT count(*) FROM {o} WHERE o."partition" = ?1 AND o.compression <> {ABSENT}
+           AND NOT EXISTS (SELECT 1 FROM {n}
+                            WHERE n."partition" = o."partition" AND n.oid = o.oid AND n.tid > o.tid))
+  FROM {o} WHERE "partition" = ?1""")
+        """Revisions, their bytes, objects that are not deleted."""
+        self.count_trans = s(f'SELECT count(*) FROM {t} WHERE "partition" = ?1')
+
+
+def _edge(key: str, table: str, also: str, *, is_up: bool) -> str:
+    direction = "" if is_up else " DESC"
+    return f"""
+SELECT {key} FROM {table} WHERE {key} BETWEEN ?1 AND ?2 {also} ORDER BY {key}{direction} LIMIT 1 OFFSET {PAGE_ROWS}"""
