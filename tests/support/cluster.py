@@ -12,11 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlencode
 
 import yaml
 
 import neo_client
+from neo_admin.certificates import Authority, write_secret
 from neo_admin.ports import free_ports
+from neo_common.states import Role
+from neo_common.wire.guard import Identity
 
 PROGRAMS = Path(sys.executable).parent
 START_DEADLINE_S = 60.0
@@ -24,9 +28,9 @@ STOP_DEADLINE_S = 20.0
 
 
 class Cluster:
-    """Masters m1.., storages s1.., all on loopback. As a context manager: started inside, stopped after.
+    """Masters m1.., storages s1.., admins a1.., all on loopback. As a context manager: started inside, stopped after.
 
-    `settings` is merged into the configuration: {"limits": {"object": "1MB"}}.
+    `settings` is merged into the configuration: {"limits": {"object": "1MB"}}. `protection`: "tls", "secret" or "".
     """
 
     def __init__(
@@ -37,13 +41,16 @@ class Cluster:
         storages: int = 1,
         replicas: int = 0,
         partitions: int = 12,
+        admins: int = 0,
+        protection: str = "",
         settings: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
-        ports = iter(free_ports(masters + storages))
+        ports = iter(free_ports(masters + storages + admins))
         self.masters = [f"m{n + 1}" for n in range(masters)]
         self.storages = [f"s{n + 1}" for n in range(storages)]
+        self.admins = [f"a{n + 1}" for n in range(admins)]
         self.addresses = {name: f"127.0.0.1:{next(ports)}" for name in self.names}
         config: dict[str, Any] = {
             "cluster": {"name": "test", "partitions": partitions, "replicas": replicas},
@@ -53,6 +60,12 @@ class Cluster:
                 for name in self.storages
             },
         }
+        if admins:
+            config["admins"] = {name: {"address": self.addresses[name]} for name in self.admins}
+        self.protection: dict[str, str] = {}
+        """What a client needs to be let in: options of zodburi."""
+        if protection:
+            config["security"] = self._protect(protection)
         for section, values in (settings or {}).items():
             config.setdefault(section, {}).update(values)
         self.config = directory / "cluster.yaml"
@@ -61,19 +74,38 @@ class Cluster:
         self._started_at: dict[str, int] = {}
         """Where in its log the present run of a daemon begins."""
 
+    def _protect(self, how: str) -> dict[str, str]:
+        """Make a secret or certificates; return the section of the configuration."""
+        if how == "secret":
+            write_secret(self.directory / "secret")
+            self.protection = {"secret_file": str(self.directory / "secret")}
+            return {"secret_file": "secret"}
+        folder = self.directory / "tls"
+        authority = Authority(folder, "test")
+        roles = {"m": Role.MASTER, "s": Role.STORAGE, "a": Role.ADMIN}
+        for name in self.names:
+            authority.issue(name, Identity("test", roles[name[0]], name), 1)
+        authority.issue("neoadmin", Identity("test", Role.ADMIN), 1)
+        authority.issue("client", Identity("test", Role.CLIENT), 1)
+        files = {"tls_ca": "ca.crt", "tls_certificate": "client.crt", "tls_key": "client.key"}
+        self.protection = {key: str(folder / file) for key, file in files.items()}
+        return {key: f"tls/{file.replace('client', '{name}')}" for key, file in files.items()}
+
     @property
     def names(self) -> list[str]:
         """Every node: masters first."""
-        return self.masters + self.storages
+        return self.masters + self.storages + self.admins
 
     @property
     def uri(self) -> str:
         """How zodburi opens it."""
-        return "neo://test@" + ",".join(self.addresses[name] for name in self.masters)
+        masters = ",".join(self.addresses[name] for name in self.masters)
+        return f"neo://test@{masters}" + (f"?{urlencode(self.protection)}" if self.protection else "")
 
     def zconfig_section(self, **options: str) -> str:
         """Return the section that opens it."""
         lines = ["name test", *(f"master {self.addresses[name]}" for name in self.masters)]
+        options = {**self.protection, **options}
         lines += [f"{key.replace('_', '-')} {value}" for key, value in options.items()]
         return "<neostorage>\n" + "\n".join(lines) + "\n</neostorage>"
 
@@ -102,8 +134,9 @@ class Cluster:
     def start(self, name: str) -> None:
         """Start a daemon."""
         assert name not in self.processes, f"{name} runs already"
-        program = "neomaster" if name in self.masters else "neostorage"
-        command = [str(PROGRAMS / program), "--config", str(self.config), "--name", name]
+        programs = {"m": ["neomaster"], "s": ["neostorage"], "a": ["neoadmin", "serve"]}
+        program, *words = programs[name[0]]
+        command = [str(PROGRAMS / program), *words, "--config", str(self.config), "--name", name]
         with (self.directory / f"{name}.log").open("ab") as log:
             self._started_at[name] = log.tell()
             self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.directory)

@@ -127,8 +127,8 @@ def test_all_errors_come_at_once_with_line_key_and_remedy(small: Path) -> None:
         "cluster.yaml:15: limits: is '7', but must be a mapping of keys",
         "cluster.yaml:16: logging.format: is a list, but a mapping or a single value belongs here",
         "cluster.yaml:16: logging.level: 'LOUD' is unknown, write DEBUG or INFO or WARNING or ERROR",
-        "cluster.yaml:17: weather: is not a key here; there are cluster, masters, storages, admins, timeouts, limits, "
-        "logging, supervisor",
+        "cluster.yaml:17: weather: is not a key here; there are cluster, masters, storages, admins, security, "
+        "timeouts, limits, logging, supervisor",
     ]
 
 

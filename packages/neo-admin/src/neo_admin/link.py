@@ -12,6 +12,7 @@ import gevent
 from gevent.event import Event
 
 from neo_admin.shell import admin_hello
+from neo_common.credentials import NO_CREDENTIALS, Credentials
 from neo_common.errors import ConfigError, DeadlinePassed, HandshakeRefused, NeoError, NotReady, PeerLost
 from neo_common.ids import Epoch, NodeId
 from neo_common.model.bootstrap import Bootstrap
@@ -23,6 +24,15 @@ from neo_common.wire.schema import Hello, Packet, RefusalCode
 from neo_common.wire.session import Notified, SessionEvent, Waiting
 
 _TICK_S: Final = 0.5
+_MENDED_BY_PEOPLE: Final = frozenset(
+    (
+        RefusalCode.CLUSTER,
+        RefusalCode.VERSION,
+        RefusalCode.ROLE,
+        RefusalCode.SECRET,
+        RefusalCode.CERTIFICATE,
+    )
+)
 _P = TypeVar("_P", bound=Packet)
 
 
@@ -48,7 +58,9 @@ class Deadline:
 class Link:
     """An open connection to one node, as an admin. A context manager: closed at its end."""
 
-    def __init__(self, address: str, hello: Hello, deadline: Deadline) -> None:
+    def __init__(
+        self, address: str, hello: Hello, deadline: Deadline, credentials: Credentials = NO_CREDENTIALS
+    ) -> None:
         """Dial *address* and wait until it lets us in.
 
         Raises: PeerLost, HandshakeRefused; DeadlinePassed with the reason that the node gives for letting us wait.
@@ -61,7 +73,17 @@ class Link:
         self._news = Event()
         self._waits = ""
         sock = connect(address, max(deadline.left_s, 0.01))
-        self._connection = Connection(1, sock, address, hello, self, self._greenlets, self._clock)
+        self._connection = Connection(
+            1,
+            sock,
+            address,
+            hello,
+            self,
+            self._greenlets,
+            self._clock,
+            guard=credentials.guard(hello.role),
+            channel=credentials.channel(dialled=True),
+        )
         self._connection.start()
         self._greenlets.spawn("ticks", self._tick)
         try:
@@ -135,7 +157,9 @@ class Link:
         self._connection.close(reason)
 
 
-def find_primary(masters: Sequence[str], cluster: str, deadline: Deadline) -> Link:
+def find_primary(
+    masters: Sequence[str], cluster: str, deadline: Deadline, credentials: Credentials = NO_CREDENTIALS
+) -> Link:
     """Return a connection to the primary among *masters*, searched for until *deadline*.
 
     Raises: NotReady with what each master said; HandshakeRefused when one says that we have no business there.
@@ -152,17 +176,19 @@ def find_primary(masters: Sequence[str], cluster: str, deadline: Deadline) -> Li
         if wait_s > 0:
             never.wait(wait_s)
         try:
-            return Link(address, hello, deadline)
+            return Link(address, hello, deadline, credentials)
         except HandshakeRefused as error:
             code = RefusalCode(error.code)
-            if code in (RefusalCode.CLUSTER, RefusalCode.VERSION, RefusalCode.ROLE):
+            if code in _MENDED_BY_PEOPLE:
                 raise
             search.refused(address, code, str(error), error.primary, clock.monotonic())
         except (PeerLost, DeadlinePassed) as error:
             search.failed(address, str(error), clock.monotonic())
 
 
-def first_answering(addresses: Sequence[str], cluster: str, deadline: Deadline) -> Link:
+def first_answering(
+    addresses: Sequence[str], cluster: str, deadline: Deadline, credentials: Credentials = NO_CREDENTIALS
+) -> Link:
     """Return a connection to the first of *addresses* (admins) that lets us in.
 
     Raises: NotReady with what each of them said.
@@ -170,7 +196,7 @@ def first_answering(addresses: Sequence[str], cluster: str, deadline: Deadline) 
     reasons = []
     for address in addresses:
         try:
-            return Link(address, admin_hello(cluster, "neoadmin"), deadline)
+            return Link(address, admin_hello(cluster, "neoadmin"), deadline, credentials)
         except ConfigError:
             raise
         except NeoError as error:

@@ -5,6 +5,7 @@ from random import SystemRandom
 from neo_admin.core.watch import AdminCore, Relay, Relayed
 from neo_common.config.sections import Config
 from neo_common.core import Accept, Park, Refuse
+from neo_common.credentials import NO_CREDENTIALS, Credentials
 from neo_common.errors import NeoError
 from neo_common.ids import NO_EPOCH, NO_NODE
 from neo_common.runtime.limits import shell_limits_of
@@ -36,10 +37,10 @@ class AdminShell(Shell):
 
     core: AdminCore
 
-    def __init__(self, config: Config, name: str) -> None:
+    def __init__(self, config: Config, name: str, credentials: Credentials = NO_CREDENTIALS) -> None:
         me = config.admin(name)
         us = admin_hello(config.cluster.name, name)._replace(node=me.node, address=me.address)
-        super().__init__(AdminCore(), us, [me.address], shell_limits_of(config))
+        super().__init__(AdminCore(), us, [me.address], shell_limits_of(config), credentials=credentials)
         self._config = config
 
     def started(self) -> None:

@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from typing import Final, Protocol
 
 from neo_client.options import split_address
+from neo_common.credentials import NO_CREDENTIALS, Credentials
+from neo_common.errors import RemoteProtocolError
 from neo_common.ids import NodeId, Seconds
+from neo_common.tls import Channel
 from neo_common.wire.schema import Hello, Packet
 from neo_common.wire.session import Limits, Session, SessionEvent
 
@@ -43,7 +46,13 @@ def resolve(address: str) -> list[tuple[int, object]]:
 class Connection:
     """One connection, from its first dial on. `node` is known from the handshake on (or before, for a storage)."""
 
-    def __init__(self, address: str, node: NodeId, targets: list[tuple[int, object]]) -> None:
+    def __init__(
+        self,
+        address: str,
+        node: NodeId,
+        targets: list[tuple[int, object]],
+        credentials: Credentials = NO_CREDENTIALS,
+    ) -> None:
         self.address = address
         self.node = node
         self.is_open = False
@@ -57,6 +66,9 @@ class Connection:
         """Notifications that wait for the output to drain, in order; an iterator stands for what it yields."""
         self.out: deque[memoryview] = deque()
         self.out_bytes = 0
+        self._credentials = credentials
+        self.channel: Channel | None = None
+        """TLS, if it is used: it may have something to send whenever it was given something."""
         self._targets = targets
         self._error: OSError | None = None
         self.sock = self._dial()
@@ -100,7 +112,8 @@ class Connection:
             self._error = OSError(code, os.strerror(code))
             return False
         self.is_connecting = False
-        self.session = Session(hello, True, limits, now)
+        self.channel = self._credentials.channel(dialled=True)
+        self.session = Session(hello, True, limits, now, self._credentials.guard(hello.role))
         self.session.label = self.address
         return True
 
@@ -115,6 +128,12 @@ class Connection:
             return self.session.lost(error.strerror or str(error))
         if not data:
             return self.session.lost("closed without a word")
+        if self.channel is not None:
+            try:
+                data = self.channel.unwrap(data)
+            except RemoteProtocolError as error:
+                return self.session.broken(error)
+            self.session.identity = self.channel.identity
         return self.session.receive(data, now)
 
     def notify(self, packet: Packet) -> None:
@@ -137,7 +156,10 @@ class Connection:
             return None
         while True:
             self._feed(session)
-            for chunk in session.take_output():
+            chunks = session.take_output()
+            if self.channel is not None:
+                chunks = self.channel.wrap(chunks)
+            for chunk in chunks:
                 self.out.append(memoryview(chunk))
                 self.out_bytes += len(chunk)
             if not self.out:

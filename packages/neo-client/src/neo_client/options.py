@@ -3,10 +3,13 @@
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
+from neo_common.credentials import Credentials, read_secret
 from neo_common.errors import ConfigError
+from neo_common.tls import Tls, TlsFiles
+from neo_common.wire.guard import Secret
 from neo_common.wire.schema import Compression
 
 _SIZES: Final = {"": 1, "B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
@@ -41,6 +44,15 @@ class Options:
     """Wait for the cluster when opening; else open at once, and wait when something is needed."""
     client_label: str = ""
     """What the cluster calls this client in its logs; default: program and process id."""
+    secret_file: str = ""
+    """File with the cluster's shared secret, readable by its owner only."""
+    secret: str = field(default="", repr=False)
+    """The secret itself, from wherever the program keeps it, instead of a file."""
+    tls_ca: str = ""
+    """The cluster's certificate authority (PEM). With it every connection is TLS 1.3."""
+    tls_certificate: str = ""
+    """Our certificate (PEM), for the role client; its key is `tls_key`."""
+    tls_key: str = ""
     blob_dir: str | None = None
     """Not there yet."""
 
@@ -59,6 +71,12 @@ class Options:
             raise ConfigError(f"compress: {self.compress!r} is not one of {', '.join(COMPRESSIONS)}")
         if self.wait_timeout_s <= 0:
             raise ConfigError(f"wait-timeout: {self.wait_timeout_s:g} s is not above 0")
+        if self.secret and self.secret_file:
+            raise ConfigError("secret-file: the secret was given too; remove one of them")
+        tls = {"tls-ca": self.tls_ca, "tls-certificate": self.tls_certificate, "tls-key": self.tls_key}
+        missing = [key for key, path in tls.items() if not path]
+        if missing and len(missing) < len(tls):
+            raise ConfigError(f"{missing[0]}: is missing; TLS needs tls-ca, tls-certificate and tls-key")
         if self.cache_size_bytes < 0:
             raise ConfigError(f"cache-size: {self.cache_size_bytes} is below 0")
         if self.blob_dir:
@@ -66,6 +84,17 @@ class Options:
                 "blob-dir: this version of neo-client stores no blobs yet; leave blob-dir out, "
                 "and keep large files as ordinary objects (of up to 2 GB) or outside of the database"
             )
+
+    def credentials(self) -> Credentials:
+        """Read what we show to the cluster, and demand of it.
+
+        Raises: ConfigError that names the file and the remedy.
+        """
+        secret = Secret(self.secret) if self.secret else None
+        if self.secret_file:
+            secret = read_secret(self.secret_file)
+        tls = Tls(TlsFiles(self.tls_ca, self.tls_certificate, self.tls_key)) if self.tls_ca else None
+        return Credentials(secret, tls)
 
     @property
     def label(self) -> str:

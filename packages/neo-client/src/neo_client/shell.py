@@ -109,6 +109,7 @@ class Shell:
 
     def __init__(self, options: Options, listener: Listener) -> None:
         self.options = options
+        self._credentials = options.credentials()
         self.listener = listener
         self.lock = threading.RLock()
         self.cache = Cache(options.cache_size_bytes)
@@ -562,7 +563,7 @@ class Shell:
 
     def _dial(self, address: str, node: NodeId, targets: list[tuple[int, object]]) -> None:
         try:
-            conn = Connection(address, node, targets)
+            conn = Connection(address, node, targets, self._credentials)
         except OSError as error:
             self._dial_failed(address, node, f"{address}: {error.strerror or error}")
             return
@@ -640,7 +641,8 @@ class Shell:
         events = conn.receive(Seconds(monotonic()))
         if events:
             self._session_events(conn, events)
-        if not conn.is_dead and conn.session is not None and conn.session.output_bytes:
+        session = conn.session
+        if not conn.is_dead and session is not None and (session.output_bytes or conn.channel is not None):
             self._dirty[conn] = None
 
     def _session_events(self, conn: Connection, events: list[SessionEvent], core_knows: bool = False) -> None:

@@ -35,6 +35,11 @@ def options_of(config: Any, section: str | None = None) -> Options:
             two_phase=config.two_phase,
             pack_gc=config.pack_gc,
             client_label=config.client_label or "",
+            secret_file=config.secret_file or "",
+            secret=config.secret or "",
+            tls_ca=config.tls_ca or "",
+            tls_certificate=config.tls_certificate or "",
+            tls_key=config.tls_key or "",
             blob_dir=config.blob_dir,
         )
     except ConfigError as error:

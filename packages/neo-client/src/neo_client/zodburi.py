@@ -1,7 +1,8 @@
 """`neo://name@host:port,host2:port?options`: for Pyramid and everything else that knows zodburi.
 
 Storage options have the names of the ZConfig section with underscores; `database_name` and `connection_*` are the
-database's, as with zodburi's own schemes; anything else is handed on to the database.
+database's, as with zodburi's own schemes; anything else is handed on to the database. There is no way to write the
+secret itself: a URI ends in logs and process lists.
 """
 
 from collections.abc import Callable
@@ -22,6 +23,10 @@ _OPTIONS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
     "two_phase": ("two_phase", parse_bool),
     "pack_gc": ("pack_gc", parse_bool),
     "client_label": ("client_label", str),
+    "secret_file": ("secret_file", str),
+    "tls_ca": ("tls_ca", str),
+    "tls_certificate": ("tls_certificate", str),
+    "tls_key": ("tls_key", str),
     "blob_dir": ("blob_dir", str),
 }
 

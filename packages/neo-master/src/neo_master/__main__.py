@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from neo_common.config.loader import load
+from neo_common.credentials import credentials_of
 from neo_common.errors import ConfigError
 from neo_common.runtime.daemon import EXIT_CONFIG, run
 from neo_master import __version__
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_CONFIG
     logging = config.logging
     return run(
-        lambda: MasterShell(config, options.name),
+        lambda: MasterShell(config, options.name, credentials_of(config, options.name, os.environ)),
         name=options.name,
         level=logging.level,
         as_json=logging.format == "json",

@@ -4,12 +4,14 @@ from random import SystemRandom
 
 from neo_common.config.sections import Config
 from neo_common.core import Accept, Left, Park, Refuse
+from neo_common.credentials import NO_CREDENTIALS, Credentials
 from neo_common.ids import NO_EPOCH
-from neo_common.runtime.connection import Connection, ConnectionLimits
-from neo_common.runtime.shell import Shell, ShellLimits
+from neo_common.runtime.connection import Connection
+from neo_common.runtime.limits import shell_limits_of
+from neo_common.runtime.shell import Shell
 from neo_common.states import Role
 from neo_common.wire.schema import PROTOCOL_VERSION, Hello, HelloOk
-from neo_common.wire.session import Ended, Limits, SessionEvent
+from neo_common.wire.session import Ended, SessionEvent
 from neo_master.core.base import Exit, Terminate
 from neo_master.core.master import MasterCore
 from neo_master.core.settings import Configured, MasterSettings
@@ -36,25 +38,12 @@ def settings_of(config: Config) -> MasterSettings:
     )
 
 
-def shell_limits_of(config: Config) -> ShellLimits:
-    """Return the bounds of connections."""
-    timeouts, limits = config.timeouts, config.limits
-    session = Limits(
-        idle_s=timeouts.heartbeat_s,
-        dead_s=timeouts.silence_s,
-        handshake_s=timeouts.handshake_s,
-        pending_max=limits.requests,
-    )
-    connection = ConnectionLimits(output_max=limits.output_bytes, session=session)
-    return ShellLimits(connections_max=limits.connections, connection=connection)
-
-
 class MasterShell(Shell):
     """One master process."""
 
     core: MasterCore
 
-    def __init__(self, config: Config, name: str) -> None:
+    def __init__(self, config: Config, name: str, credentials: Credentials = NO_CREDENTIALS) -> None:
         """Prepare the master called *name*. Raises: ConfigError if there is none."""
         me = config.master(name)
         rng = SystemRandom()
@@ -73,7 +62,7 @@ class MasterShell(Shell):
             NO_EPOCH,
             me.address,
         )
-        super().__init__(core, us, [me.address], shell_limits_of(config), rng)
+        super().__init__(core, us, [me.address], shell_limits_of(config), rng, credentials=credentials)
 
     def started(self) -> None:
         """Dial the masters that it is ours to dial."""

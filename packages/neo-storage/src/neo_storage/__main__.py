@@ -15,6 +15,7 @@ from pathlib import Path
 
 from neo_common.config.loader import load
 from neo_common.config.sections import Storage
+from neo_common.credentials import credentials_of
 from neo_common.errors import ConfigError
 from neo_common.runtime import daemon
 from neo_storage.backends.base import Backend
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)  # noqa: T201  the log is not set up before the configuration is read
         return daemon.EXIT_CONFIG
     return daemon.run(
-        lambda: make_shell(config, options.name, make_backend),
+        lambda: make_shell(config, options.name, make_backend, credentials_of(config, options.name, os.environ)),
         name=options.name,
         level=config.logging.level,
         as_json=config.logging.format == "json",

@@ -11,6 +11,7 @@ from gevent.event import Event
 
 from neo_common.config.sections import Config, Storage
 from neo_common.core import Accept, Durable, Park, Refuse, Send
+from neo_common.credentials import NO_CREDENTIALS, Credentials
 from neo_common.errors import BackendError
 from neo_common.ids import NO_NODE, NodeId, Partition
 from neo_common.runtime.clock import Clock
@@ -62,9 +63,10 @@ class StorageShell(Shell):
         applier: ApplierSettings,
         limits: ShellLimits = DEFAULT_SHELL_LIMITS,
         rng: Random | None = None,
+        credentials: Credentials = NO_CREDENTIALS,
     ) -> None:
         """Take over *backend*, *vote_log* and *lock*, open; they are closed with it."""
-        super().__init__(core, us, [listen], limits, rng)
+        super().__init__(core, us, [listen], limits, rng, credentials=credentials)
         self._masters = masters
         self._backend = backend
         self._log = vote_log
@@ -341,7 +343,12 @@ def settings_of(config: Config, storage: Storage) -> StorageSettings:
     )
 
 
-def make_shell(config: Config, name: str, make_backend: Callable[[Storage], Backend]) -> StorageShell:
+def make_shell(
+    config: Config,
+    name: str,
+    make_backend: Callable[[Storage], Backend],
+    credentials: Credentials = NO_CREDENTIALS,
+) -> StorageShell:
     """Open the storage *name* of *config* and return its shell, not yet running.
 
     Raises: ConfigError, BackendError.
@@ -388,6 +395,7 @@ def make_shell(config: Config, name: str, make_backend: Callable[[Storage], Back
             flush_s=config.timeouts.commit_flush_s,
             applier=ApplierSettings(checkpoint_bytes=storage.database.checkpoint_bytes),
             limits=shell_limits_of(config),
+            credentials=credentials,
         )
     except BaseException:
         backend.close()

@@ -22,11 +22,14 @@ from neo_common.config import reference
 from neo_common.config.keys import shown
 from neo_common.config.loader import ConfigProblems, load
 from neo_common.config.sections import Config
+from neo_common.credentials import NO_CREDENTIALS, Credentials, credentials_of, read_secret
 from neo_common.errors import ConfigError, DeadlinePassed, HandshakeRefused, NeoError, NotReady, PeerLost
 from neo_common.ids import MAX_TID, NO_TID, Epoch, NodeId, Partition, tid_from_time
 from neo_common.model.partition_table import EMPTY
 from neo_common.runtime import daemon
 from neo_common.states import NodeState, Role, node_text
+from neo_common.tls import Tls, TlsFiles
+from neo_common.wire.guard import Identity
 from neo_common.wire.schema import (
     AnswerCluster,
     AnswerDebug,
@@ -63,6 +66,8 @@ TIME_OUT: Final = 4
 EXIT_HELP: Final = """\
 Exit status: 0 all is well; 1 the cluster or a node is not as it should be, or refuses; 2 the command line or the \
 configuration is wrong; 3 nobody answers; 4 what was waited for has not come in time."""
+CREDENTIALS_NAME: Final = "neoadmin"
+"""What stands for `{name}` in the paths of certificates, on a command line."""
 _ADMIN_S: Final = 2.0
 """For an admin to let us in, before the masters are asked."""
 _AGAIN_S: Final = 1.0
@@ -81,11 +86,16 @@ class Cli:
     masters: tuple[str, ...] = ()
     cluster: str = ""
     admin: str = ""
+    secret_file: str = ""
+    tls_ca: str = ""
+    tls_certificate: str = ""
+    tls_key: str = ""
     timeout_s: float = 10.0
     as_json: bool = False
     out: Console = field(default_factory=Console)
     err: Console = field(default_factory=lambda: Console(stderr=True))
     _config: Config | None = None
+    _credentials: Credentials | None = None
 
     @property
     def deadline(self) -> Deadline:
@@ -107,6 +117,23 @@ class Cli:
         """The name of the cluster. Raises: ConfigError."""
         return self.cluster or self.config().cluster.name
 
+    @property
+    def credentials(self) -> Credentials:
+        """What we show: the options, or what the configuration says for `neoadmin`. Raises: ConfigError."""
+        if self._credentials is None:
+            files = TlsFiles(self.tls_ca, self.tls_certificate, self.tls_key)
+            if self.config_path and not (self.secret_file or any(files)):
+                self._credentials = credentials_of(self.config(), CREDENTIALS_NAME, self.environ)
+            else:
+                self._credentials = Credentials(
+                    read_secret(self.secret_file) if self.secret_file else None, Tls(files) if any(files) else None
+                )
+        return self._credentials
+
+    def link(self, address: str) -> Link:
+        """Return a connection to the node at *address*. Raises: NeoError."""
+        return Link(address, admin_hello(self.cluster_name, "neoadmin"), self.deadline, self.credentials)
+
     def connect(self) -> Link:
         """Return a connection to who can answer: the admin or masters named, or those of the configuration.
 
@@ -114,14 +141,15 @@ class Cli:
         """
         name = self.cluster_name
         if self.admin:
-            return Link(self.admin, admin_hello(name, "neoadmin"), self.deadline)
+            return self.link(self.admin)
         if not self.masters:
             admins = [admin.address for admin in self.config().admins.values()]
             try:
-                return first_answering(admins, name, Deadline(min(self.timeout_s, _ADMIN_S)))
+                return first_answering(admins, name, Deadline(min(self.timeout_s, _ADMIN_S)), self.credentials)
             except NotReady:
                 pass  # the masters know more, and say better why not
-        return find_primary(self.masters or self.config().master_addresses, name, self.deadline)
+        masters = self.masters or self.config().master_addresses
+        return find_primary(masters, name, self.deadline, self.credentials)
 
     def show(self, value: Any, for_people: Callable[[], None]) -> None:
         """Print *value* as JSON if that was asked for, else call *for_people*. (Any: what JSON can hold.)"""
@@ -163,7 +191,7 @@ def status(cli: Cli, wait_s: float | None) -> int:
     else:
         masters = cli.masters or cli.config().master_addresses
         storages = 0 if cli.masters else len(cli.config().storages)
-        snapshot = wait_well(masters, cli.cluster_name, storages, Deadline(wait_s))
+        snapshot = wait_well(masters, cli.cluster_name, storages, Deadline(wait_s), cli.credentials)
     found = view.problems(snapshot)
 
     def for_people() -> None:
@@ -174,7 +202,13 @@ def status(cli: Cli, wait_s: float | None) -> int:
     return PROBLEM if found else OK
 
 
-def wait_well(masters: Sequence[str], cluster: str, storages: int, deadline: Deadline) -> view.Snapshot:
+def wait_well(
+    masters: Sequence[str],
+    cluster: str,
+    storages: int,
+    deadline: Deadline,
+    credentials: Credentials = NO_CREDENTIALS,
+) -> view.Snapshot:
     """Wait until there is no problem and at least *storages* storages are in service; return what is then.
 
     Raises: DeadlinePassed with what is wrong at the end.
@@ -182,7 +216,7 @@ def wait_well(masters: Sequence[str], cluster: str, storages: int, deadline: Dea
     why = ""
     while not deadline.is_past:
         try:
-            with find_primary(masters, cluster, deadline) as link:
+            with find_primary(masters, cluster, deadline, credentials) as link:
                 while not deadline.is_past:
                     snapshot = snapshot_of(link, deadline)
                     found = view.problems(snapshot)
@@ -277,8 +311,7 @@ def ask_transactions(cli: Cli, snapshot: view.Snapshot, count: int) -> view.Tran
             by_node.setdefault(node, []).append(partition)
     parts: list[list[Transaction]] = []
     for node, mine in sorted(by_node.items()):
-        hello = admin_hello(cli.cluster_name, "neoadmin")
-        with Link(running[node].address, hello, cli.deadline) as storage:
+        with cli.link(running[node].address) as storage:
             parts.append(_last_of(storage, snapshot.cluster.epoch, tuple(mine), count, cli.deadline))
     return view.Transactions(view.merged(parts, count), tuple(missing))
 
@@ -338,7 +371,7 @@ def pack_status(cli: Cli) -> int:
 def debug(cli: Cli, name: str, trace: bool) -> int:
     """Show what a node waits for, holds and queues. *name*: its name, or its id as in `S2`."""
     address = _address(cli, name)
-    with Link(address, admin_hello(cli.cluster_name, "neoadmin"), cli.deadline) as link:
+    with cli.link(address) as link:
         told = link.ask(AskDebug(), AnswerDebug, cli.deadline).json
     value = daemon_json(told)
     if not trace:
@@ -512,6 +545,55 @@ def down(cli: Cli, directory: Path, wait_s: float, erase: bool) -> int:
     return OK
 
 
+# ------------------------------------------------------------------------------------------------ protection
+
+
+def secret(cli: Cli, path: Path) -> int:
+    """Make a file with a new secret."""
+    # Loading cryptography takes longer than most commands.
+    from neo_admin.certificates import write_secret  # noqa: PLC0415
+
+    write_secret(path)
+    said = f"{path} has a new secret: copy it to every host, and name it in the configuration: security.secret_file"
+    cli.show({"file": str(path)}, lambda: render.print_lines(cli.out, [said]))
+    return OK
+
+
+def certs(cli: Cli, directory: Path, days: float, clients: Sequence[str], renew: bool) -> int:
+    """Make the authority of the cluster, and a certificate for each node, for neoadmin and for clients."""
+    from neo_admin.certificates import AUTHORITY, Authority  # noqa: PLC0415
+
+    config = cli.config()
+    cluster = config.cluster.name
+    wanted = {node.name: Identity(cluster, node.role, node.name) for node in config.nodes}
+    wanted[CREDENTIALS_NAME] = Identity(cluster, Role.ADMIN, CREDENTIALS_NAME)
+    for client in clients:
+        if client in wanted or client == AUTHORITY:
+            raise ConfigError(f"--client {client}: that is another certificate's name")
+        wanted[client] = Identity(cluster, Role.CLIENT)
+    authority = Authority(directory, cluster)
+    made = {stem: str(wanted[stem]) for stem in wanted if renew or not authority.has(stem)}
+    for stem in made:
+        authority.issue(stem, wanted[stem], days)
+
+    def for_people() -> None:
+        rows = [(stem, identity) for stem, identity in made.items()]
+        render.print_table(cli.out, ("certificate", "is for"), rows)
+        left = len(wanted) - len(made)
+        lines = [f"{left} others are there already (--renew makes them anew)."] if left else []
+        lines += [
+            f"Each host needs {directory}/ca.crt, and certificate and key of its own nodes. Keep ca.key away from all.",
+            "security:",
+            f"  tls_ca: {directory}/ca.crt",
+            f"  tls_certificate: {directory}/{{name}}.crt",
+            f"  tls_key: {directory}/{{name}}.key",
+        ]
+        render.print_lines(cli.out, lines)
+
+    cli.show({"directory": str(directory), "made": made, "authority_is_new": authority.is_new}, for_people)
+    return OK
+
+
 # ------------------------------------------------------------------------------------------------ the daemon
 
 
@@ -520,5 +602,8 @@ def serve(cli: Cli, name: str) -> int:
     config = cli.config()
     logging = config.logging
     return daemon.run(
-        lambda: AdminShell(config, name), name=name, level=logging.level, as_json=logging.format == "json"
+        lambda: AdminShell(config, name, credentials_of(config, name, cli.environ)),
+        name=name,
+        level=logging.level,
+        as_json=logging.format == "json",
     )

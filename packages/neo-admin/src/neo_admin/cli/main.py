@@ -61,6 +61,10 @@ _CONNECTION: Final[_Options] = (
     ("--admin", "admin", {"metavar": "ADDRESS", "help": "Ask this admin."}),
     ("--cluster", "cluster", {"metavar": "NAME", "help": "Name of the cluster, without a configuration."}),
     ("--masters", "masters", {"metavar": "ADDRESS,...", "help": "Ask the primary among these masters."}),
+    ("--secret-file", "secret_file", {"metavar": "FILE", "help": "The cluster's secret, without a configuration."}),
+    ("--tls-ca", "tls_ca", {"metavar": "FILE", "help": "The cluster's authority, without a configuration."}),
+    ("--tls-certificate", "tls_certificate", {"metavar": "FILE", "help": "Our certificate; it is for an admin."}),
+    ("--tls-key", "tls_key", {"metavar": "FILE", "help": "Its key."}),
 )
 
 
@@ -225,6 +229,37 @@ def sample(options: Cli) -> int:
 def reference(options: Cli) -> int:
     """Print the documentation of every key, as Markdown."""
     return commands.config_reference(options)
+
+
+# ------------------------------------------------------------------------------------------------ protection
+
+
+@command(cli, options=_OUTPUT)
+@click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
+def secret(options: Cli, path: Path) -> int:
+    """Make FILE with a new secret, for `security.secret_file` and clients' `secret-file`."""
+    return commands.secret(options, path)
+
+
+@command(cli, options=_OUTPUT + _FILE)
+@click.option(
+    "--directory",
+    default="tls",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder of the certificates.",
+)
+@click.option("--days", default=825.0, show_default=True, type=click.FloatRange(min=0.01), help="How long they last.")
+@click.option(
+    "--client", "clients", multiple=True, default=("client",), show_default=True, help="A certificate for clients."
+)
+@click.option("--renew", is_flag=True, help="Also those that are there and have not expired.")
+def certs(options: Cli, directory: Path, days: float, clients: tuple[str, ...], renew: bool) -> int:
+    """Make the cluster's own authority, and certificates for its nodes, for neoadmin and for clients.
+
+    What is there already is kept. Running nodes and clients take new files by themselves.
+    """
+    return commands.certs(options, directory.absolute(), days, clients, renew)
 
 
 # ------------------------------------------------------------------------------------------------ this host

@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from ipaddress import ip_address
 from typing import Final, NamedTuple
 
 from neo_common.config.sections import Config
@@ -40,9 +41,58 @@ def broken_rules(config: Config) -> Iterator[Broken]:
             f"storages: name {copies} of them or lower it to {len(config.storages) - 1}",
         )
     yield from _distinct(config)
+    yield from _security(config)
     yield from _times(config)
     if config.limits.transaction_bytes < config.limits.object_bytes:
         yield Broken("limits.transaction", "is below limits.object: raise it, a transaction must take one object")
+
+
+def _security(config: Config) -> Iterator[Broken]:
+    """Whether strangers are kept out, and by what."""
+    security = config.security
+    tls = {"tls_ca": security.tls_ca, "tls_certificate": security.tls_certificate, "tls_key": security.tls_key}
+    missing = [key for key, path in tls.items() if not path]
+    if missing and len(missing) < len(tls):
+        yield Broken(f"security.{missing[0]}", "is missing: TLS needs tls_ca, tls_certificate and tls_key")
+    if security.secret_file and security.secret_env:
+        yield Broken("security.secret_env", "is given with security.secret_file: remove one of them")
+    if security.insecure and security.is_protected:
+        yield Broken("security.insecure", "is true, but there is a secret or TLS: remove one of them")
+    if security.insecure or security.is_protected:
+        return
+    keys = {
+        f"{section}.{name}.address": node.address
+        for section in ("masters", "storages", "admins")
+        for name, node in getattr(config, section).items()
+        if not is_of_this_machine(node.address)
+    }
+    for key, address in list(keys.items())[:1]:
+        others = f", as {len(keys) - 1} more are" if len(keys) > 1 else ""
+        yield Broken(
+            key,
+            f"{address} is open to other machines{others}, and nothing keeps strangers out: set security.tls_ca, "
+            "tls_certificate and tls_key, or security.secret_file (docs/security.md); or, in a network where everybody "
+            "may read and change everything, security.insecure: true",
+        )
+
+
+def is_of_this_machine(address: str) -> bool:
+    """Whether only processes of the same machine reach *address*, a text that is one.
+
+    >>> [is_of_this_machine(a) for a in ("127.1.2.3:1", "[::1]:1", "localhost:1", "unix:/run/neo")]
+    [True, True, True, True]
+    >>> [is_of_this_machine(a) for a in ("db1:1", "0.0.0.0:1", "[::]:1")]
+    [False, False, False]
+    """
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _distinct(config: Config) -> Iterator[Broken]:

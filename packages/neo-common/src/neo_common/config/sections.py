@@ -117,6 +117,31 @@ class Admin(Node):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Security:
+    """Who may talk to the cluster: docs/security.md. With neither TLS nor a secret, only this machine may."""
+
+    tls_ca: Annotated[
+        FilePath, About("authority of the cluster (PEM); with it every connection is TLS 1.3, both sides certified")
+    ] = ""
+    tls_certificate: Annotated[
+        FilePath, About("certificate of the node (PEM); `{name}` stands for its name, `neoadmin` on a command line")
+    ] = ""
+    tls_key: Annotated[FilePath, About("its private key (PEM), readable by its owner only; `{name}` as above")] = ""
+    secret_file: Annotated[
+        FilePath, About("file with a secret that all nodes and clients share, readable by its owner only")
+    ] = ""
+    secret_env: Annotated[str, About("name of an environment variable that holds the secret, instead of a file")] = ""
+    insecure: Annotated[
+        bool, About("let anybody who reaches the addresses read and change everything, from other machines too")
+    ] = False
+
+    @property
+    def is_protected(self) -> bool:
+        """Whether strangers are kept out."""
+        return bool(self.tls_ca or self.secret_file or self.secret_env)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
     """How long things may take."""
 
@@ -150,6 +175,12 @@ class Limits:
     transaction_bytes: Annotated[ByteCount, About("all objects of one transaction in one partition", 1 * MB)] = 8 * GB
     transaction_age_s: Annotated[Duration, About("from the first vote of a transaction to its end", 1.0)] = 3600.0
     connections: Annotated[int, About("connections that a node accepts", 1)] = 4096
+    strangers: Annotated[
+        int, About("of these, connections that have not shown yet who they are; above it the oldest is cut", 1)
+    ] = 256
+    hello_bytes: Annotated[
+        ByteCount, About("what a node keeps of a connection that has not shown yet who it is", 4 * KB, 1 * MB)
+    ] = 64 * KB
     requests: Annotated[int, About("questions in flight on one connection", 1)] = 1024
     output_bytes: Annotated[
         ByteCount, About("output waiting on one connection; above it the connection is cut", 16 * MB)
@@ -197,6 +228,7 @@ class Config:
     masters: Mapping[str, Master]
     storages: Mapping[str, Storage]
     admins: Mapping[str, Admin]
+    security: Security = Security()
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
     logging: Logging = Logging()

@@ -21,7 +21,16 @@ DELAY_MAX_S: Final = 2.0
 """Below the grace that a primary gives to clients (3 s): who searches is in time when a master restarts."""
 HINTS_MAX: Final = 16
 """Hints followed in one round."""
-_HOPELESS: Final = frozenset((RefusalCode.VERSION, RefusalCode.CLUSTER, RefusalCode.IDENTITY, RefusalCode.ROLE))
+_HOPELESS: Final = frozenset(
+    (
+        RefusalCode.VERSION,
+        RefusalCode.CLUSTER,
+        RefusalCode.IDENTITY,
+        RefusalCode.ROLE,
+        RefusalCode.SECRET,
+        RefusalCode.CERTIFICATE,
+    )
+)
 """Refusals that an operator must mend: asked again, but at the slowest pace."""
 
 

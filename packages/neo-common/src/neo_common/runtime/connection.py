@@ -18,10 +18,12 @@ from gevent import socket as gsocket
 from gevent.event import AsyncResult, Event
 from gevent.hub import get_hub
 
-from neo_common.errors import NeoError, RequestFailed
+from neo_common.errors import NeoError, RemoteProtocolError, RequestFailed
 from neo_common.ids import NodeId, Seconds
 from neo_common.runtime.clock import Clock
 from neo_common.runtime.greenlets import Greenlets
+from neo_common.tls import Channel
+from neo_common.wire.guard import Guard
 from neo_common.wire.schema import Error, Hello, HelloNo, HelloOk, HelloWait, Packet
 from neo_common.wire.session import (
     DEFAULT_LIMITS,
@@ -88,8 +90,13 @@ class Connection:
         greenlets: Greenlets,
         clock: Clock,
         limits: ConnectionLimits = DEFAULT_CONNECTION_LIMITS,
+        guard: Guard | None = None,
+        channel: Channel | None = None,
     ) -> None:
-        """Take *sock*, connected. *us* is what we say if we have dialled, None if we were dialled."""
+        """Take *sock*, connected. *us* is what we say if we have dialled, None if we were dialled.
+
+        *guard*: a secret that both must know. *channel*: TLS; without it what the session says is what is sent.
+        """
         self.handle = handle
         self.address = address
         self.dialled = us is not None
@@ -106,8 +113,11 @@ class Connection:
         """Called when output passes the high mark."""
         self.on_drained: Callable[[], None] | None = None
         """Called when it falls below the low mark again."""
-        self.session = Session(us, self.dialled, limits.session, self.began)
+        self.on_closed: Callable[[], None] | None = None
+        """Called when the socket is closed."""
+        self.session = Session(us, self.dialled, limits.session, self.began, guard)
         self.session.label = address or "peer"
+        self._channel = channel
         self._name = f"output to {address}"
         self._owner = owner
         self._greenlets = greenlets
@@ -123,6 +133,8 @@ class Connection:
         self._writing = False
         self._full = False
         self._closed_here = False
+        self._is_cut = False
+        self._last: gevent.Greenlet | None = None
         self._paused = False
         self._may_read = Event()
         self._may_read.set()
@@ -170,7 +182,7 @@ class Connection:
         if sent != self.sent_bytes or not self.output_bytes:
             self._progress = (self.sent_bytes, now)
         elif now - since >= self._limits.stall_s:
-            self._cut(f"takes nothing of {self.output_bytes} bytes for {now - since:.0f} s")
+            self.cut(f"takes nothing of {self.output_bytes} bytes for {now - since:.0f} s")
             return
         self._dispatch(self.session.tick(now, self._may_read.is_set()))
         self._output()
@@ -275,6 +287,8 @@ class Connection:
                 return
             self.received_bytes += len(data)
             size = _RECV_LARGE if len(data) == size else _RECV_SMALL
+            if self._channel is not None:
+                data = self._unwrap(self._channel, data)
             batch = self._batch
             batch.extend(session.receive(data, clock.monotonic()))
             while batch:
@@ -284,6 +298,20 @@ class Connection:
                 if not self._may_read.is_set() and session.error is None:
                     self._may_read.wait()
             self._output()
+
+    def _unwrap(self, channel: Channel, data: bytes) -> bytes:
+        """Return what the session is given of *data*; nothing during the handshake of TLS, and after its failure."""
+        try:
+            data = channel.unwrap(data)
+        except RemoteProtocolError as error:
+            self._flush()  # TLS tells the peer why
+            self._dispatch(self.session.broken(error))
+            return b""
+        if channel.identity is not self.session.identity:
+            self.session.identity = channel.identity
+        if channel.has_output and not self._scheduled:
+            self._flush_soon()
+        return data
 
     def _dispatch(self, events: list[SessionEvent]) -> None:
         for event in events:
@@ -321,7 +349,7 @@ class Connection:
     def _push_back(self) -> None:
         if self._full or self.session.error is not None:
             if self.output_bytes > self._limits.output_max:
-                self._cut(f"{self.output_bytes} bytes of output wait, the limit is {self._limits.output_max}")
+                self.cut(f"{self.output_bytes} bytes of output wait, the limit is {self._limits.output_max}")
             return
         # Most of it may only be waiting for the end of the iteration: let the kernel have it first.
         self._flush()
@@ -344,7 +372,11 @@ class Connection:
         if self._closed.is_set():
             return
         size = self.session.output_bytes
-        if size:
+        if self._channel is not None:
+            chunks = self._channel.wrap(self.session.take_output() if size else ())
+            self._unsent_bytes += sum(map(len, chunks))
+            self._unsent.extend(chunks)
+        elif size:
             self._unsent_bytes += size
             self._unsent.extend(self.session.take_output())
         if not self._writing:
@@ -393,9 +425,12 @@ class Connection:
     def _lost(self, reason: str) -> None:
         self._dispatch(self.session.lost(reason))
 
-    def _cut(self, reason: str) -> None:
-        """End without a word: the peer does not take what we say."""
+    def cut(self, reason: str) -> None:
+        """End at once and without a word: the peer does not take what we say, or deserves none."""
         self._closed_here = True
+        self._is_cut = True
+        if self._last is not None:
+            self._last.kill(block=False)
         self.session.take_output()
         self._unsent.clear()
         self._unsent_bytes = 0
@@ -410,7 +445,7 @@ class Connection:
             self.opened.set_exception(error)
         self.ended.set()
         self._may_read.set()
-        self._greenlets.spawn(f"end of {self.address}", self._linger)
+        self._last = self._greenlets.spawn(f"end of {self.address}", self._linger)
 
     def _linger(self) -> None:
         """Send what is left, let the peer close first, close: unread input would destroy our last words."""
@@ -421,7 +456,7 @@ class Connection:
         self._flush()
         talking = bool(self._unsent)
         try:
-            with gevent.Timeout(self._limits.linger_s, False):
+            with gevent.Timeout(0 if self._is_cut else self._limits.linger_s, False):
                 if talking:
                     self._empty.wait()
                 self._sock.shutdown(socket.SHUT_WR)
@@ -439,3 +474,5 @@ class Connection:
             self._write_watcher.close()
             self._sock.close()
             self._closed.set()
+            if self.on_closed is not None:
+                self.on_closed()

@@ -14,6 +14,7 @@ def shell_limits_of(config: Config) -> ShellLimits:
         dead_s=timeouts.silence_s,
         handshake_s=timeouts.handshake_s,
         pending_max=limits.requests,
+        hello_max=limits.hello_bytes,
     )
     connection = ConnectionLimits(output_max=limits.output_bytes, session=session)
-    return ShellLimits(connections_max=limits.connections, connection=connection)
+    return ShellLimits(connections_max=limits.connections, strangers_max=limits.strangers, connection=connection)

@@ -9,6 +9,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -28,6 +29,7 @@ from neo_common.core import (
     Send,
     Tick,
 )
+from neo_common.credentials import NO_CREDENTIALS, Credentials
 from neo_common.errors import NotReady
 from neo_common.ids import NO_NODE, Instant, NodeId
 from neo_common.model.bootstrap import Bootstrap
@@ -79,6 +81,8 @@ class ShellLimits(NamedTuple):
     tick_s: float = 0.05
     """Between two Ticks of the core."""
     connections_max: int = 20_000
+    strangers_max: int = 1024
+    """Connections that have not shown who they are; above it the oldest of them is cut."""
     trace_packets: int = 1000
     """How many packets the trace remembers."""
     stop_s: float = 3.0
@@ -105,6 +109,7 @@ class Shell:
         limits: ShellLimits = DEFAULT_SHELL_LIMITS,
         rng: Random | None = None,
         clock: Clock | None = None,
+        credentials: Credentials = NO_CREDENTIALS,
     ) -> None:
         """Prepare; nothing runs, and no socket exists, before `start` or `run`.
 
@@ -113,6 +118,7 @@ class Shell:
         self.core = core
         self.us = us
         self.limits = limits
+        self.credentials = credentials
         self.clock = Clock() if clock is None else clock
         self.rng = Random() if rng is None else rng
         self.greenlets = Greenlets(self._crashed)
@@ -125,6 +131,8 @@ class Shell:
         """The last packets from and to the core: monotonic time, peer, `<` in or `>` out, class."""
         self.packets_in = self.packets_out = 0
         self._expected: dict[int, NodeId | None] = {}
+        self._strangers: dict[int, Connection] = {}
+        """Who dialled us and has not shown yet who it is, or never has and is being told so; oldest first."""
         self._queue: deque[tuple[int, object]] = deque()
         self._handling = False
         self._known: dict[NodeId, int] = {}
@@ -461,6 +469,7 @@ class Shell:
     def _greeted(self, connection: Connection, hello: Hello) -> None:
         us = self.us
         handle = connection.handle
+        self._strangers.pop(handle, None)
         if self._stopping:
             self._perform(Refuse(handle, RefusalCode.STOPPING, "this node stops"))
         elif len(self.by_handle) > self.limits.connections_max:
@@ -529,7 +538,17 @@ class Shell:
         if self._stopping or len(self.by_handle) > self.limits.connections_max + 64:
             sock.close()
             return
-        self._connection(sock, address, None).start()
+        if len(self._strangers) >= self.limits.strangers_max:
+            # Who means well needs milliseconds: the oldest one is the least likely to.
+            oldest = self._strangers.pop(next(iter(self._strangers)))
+            oldest.cut(f"too slow to show who it is: {self.limits.strangers_max} others try")
+        connection = self._connection(sock, address, None)
+        self._strangers[connection.handle] = connection
+        connection.on_closed = partial(self._no_stranger, connection.handle)
+        connection.start()
+
+    def _no_stranger(self, handle: int) -> None:
+        self._strangers.pop(handle, None)
 
     def _adopt(self, sock: gsocket.socket, address: str, node: NodeId | None) -> Connection:
         connection = self._connection(sock, address, self.hello())
@@ -539,7 +558,19 @@ class Shell:
 
     def _connection(self, sock: gsocket.socket, address: str, us: Hello | None) -> Connection:
         handle, self._next_handle = self._next_handle, self._next_handle + 1
-        connection = Connection(handle, sock, address, us, self, self.greenlets, self.clock, self.limits.connection)
+        credentials = self.credentials
+        connection = Connection(
+            handle,
+            sock,
+            address,
+            us,
+            self,
+            self.greenlets,
+            self.clock,
+            self.limits.connection,
+            credentials.guard(self.us.role),
+            credentials.channel(dialled=us is not None),
+        )
         self.by_handle[handle] = connection
         return connection
 

@@ -118,6 +118,10 @@ class RefusalCode(IntEnum):
     """That role has no business here."""
     LIMIT = 6
     """Too many connections."""
+    SECRET = 7
+    """One side has no shared secret, or another one."""
+    CERTIFICATE = 8
+    """The certificate is for another cluster, role or name."""
 
 
 class ErrorCode(IntEnum):
@@ -386,6 +390,23 @@ class Goodbye(NamedTuple):
     """Last frame before an orderly close."""
 
     reason: str
+
+
+@_notify(0x0009, _ALL, _ALL)
+class Challenge(NamedTuple):
+    """Prove that you know the shared secret. Who dials says it before Hello, who was dialled after it."""
+
+    role: Role
+    """Of who speaks."""
+    nonce: Bytes16
+
+
+@_notify(0x000A, _ALL, _ALL)
+class Proof(NamedTuple):
+    """The answer to Challenge; who dials proves first."""
+
+    mac: bytes
+    """HMAC-SHA256 of a label for each side, both nonces, the role of who was dialled, and the frame of Hello."""
 
 
 @_packet(0x0008 | ANSWER_CODE, Kind.ANSWER, _ALL, _ALL)

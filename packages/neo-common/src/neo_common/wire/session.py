@@ -7,6 +7,14 @@ heartbeats, orderly close, and who may say what to whom. It owns no socket and n
     dials:     magic, Hello  ->  [Waiting...]  ->  Opened(hello_ok)                      or Ended(HandshakeRefused)
     is dialled:               ->  Greeting(hello), then the shell calls wait, accept or refuse; after accept it is open
 
+With a shared secret (`Guard`), each side proves that it knows it: before Greeting, and before anything is believed of
+who was dialled but its refusal:
+
+    dials:       magic, Challenge, Hello          Proof                     (HelloOk counts only after the Proof)
+    is dialled:                magic, Challenge          Proof  ->  Greeting...
+
+With TLS the shell says in `identity` what the peer's certificate allows it to be.
+
 Times are monotonic seconds. `tick` wants to be called about twice per `idle_s` or more often (`next_deadline` says
 when something is due): a longer gap is taken for a process that did not run, and does not count against the peer.
 """
@@ -28,12 +36,14 @@ from neo_common.errors import (
 from neo_common.ids import NO_NODE, NodeId, Seconds
 from neo_common.states import Role, node_text
 from neo_common.wire.codec import FrameReader, frame
+from neo_common.wire.guard import Guard, Identity, is_proof, proof
 from neo_common.wire.schema import (
     ANSWER_CODE,
     CODES,
     MAGIC,
     PACKETS,
     PROTOCOL_VERSION,
+    Challenge,
     Error,
     Goodbye,
     Hello,
@@ -44,13 +54,14 @@ from neo_common.wire.schema import (
     Packet,
     Ping,
     Pong,
+    Proof,
     RefusalCode,
 )
 
 JOIN_BYTES: Final = 64 * 2**10
 """Frames below this are joined into one buffer; larger ones are not worth the copy."""
 _HEADER: Final = Struct(">IHI")
-_SESSION_OWN: Final = frozenset((Hello, HelloOk, HelloNo, HelloWait, Ping, Pong, Goodbye))
+_SESSION_OWN: Final = frozenset((Hello, HelloOk, HelloNo, HelloWait, Challenge, Proof, Ping, Pong, Goodbye))
 _EARLY_CODES: Final = frozenset(CODES[cls] for cls in _SESSION_OWN)
 _PING: Final = frame(Ping())
 _PONG: Final = frame(Pong())
@@ -170,8 +181,18 @@ class Session:
       * each question of the peer is answered at most once, and with its own answer or an Error.
     """
 
-    def __init__(self, us: Hello | None, dialled: bool, limits: Limits = DEFAULT_LIMITS, now: Seconds = _ZERO) -> None:
-        """Begin at *now*. `dialled`: we have dialled, and *us* is what we say; else None will do until `accept`."""
+    def __init__(
+        self,
+        us: Hello | None,
+        dialled: bool,
+        limits: Limits = DEFAULT_LIMITS,
+        now: Seconds = _ZERO,
+        guard: Guard | None = None,
+    ) -> None:
+        """Begin at *now*. `dialled`: we have dialled, and *us* is what we say; else None will do until `accept`.
+
+        *guard*: the secret that both sides must know; None: neither must have one.
+        """
         self._limits = limits
         self._dialled = dialled
         self._us = us
@@ -196,9 +217,17 @@ class Session:
         """What the peer that dialled us has said."""
         self.hello_ok: HelloOk | None = None
         """What was agreed."""
+        self.identity: Identity | None = None
+        """What the peer's certificate says; set by the shell before the first bytes. None: no TLS."""
+        self._guard = guard
+        self._challenge: Challenge | None = None
+        """The peer's."""
+        self._is_proven = guard is None
         if dialled:
             assert us is not None, "who dials speaks first"
             self._queue(MAGIC)
+            if guard is not None:
+                self._queue(frame(Challenge(guard.role, guard.nonce)))
             self._queue(frame(us))
 
     def __repr__(self) -> str:
@@ -262,6 +291,10 @@ class Session:
     def lost(self, reason: str) -> list[SessionEvent]:
         """Note that no more bytes will come, nor go."""
         return self._end(PeerLost(f"{self.label}: {reason}"))
+
+    def broken(self, error: NeoError) -> list[SessionEvent]:
+        """Note what below the session has gone wrong: bytes that are no TLS, a certificate that is not believed."""
+        return self._end(type(error)(f"{self.label}: {error}"))
 
     def tick(self, now: Seconds, reading: bool = True) -> list[SessionEvent]:
         """Look at deadlines. `reading` False: we take nothing from the peer now, so its silence means nothing."""
@@ -483,22 +516,31 @@ class Session:
                 return []
             case Goodbye(reason):
                 return self._end(PeerLost(f"{self.label} closed the connection: {reason}"))
-            case Hello() if not self._dialled and self._phase is _Phase.HELLO:
+            case Challenge() if self._challenge is None and self.hello is None:
+                return self._challenged(packet)
+            case Proof(mac) if self._awaits_proof:
+                return self._proved(mac)
+            case Hello() if not self._dialled and self.hello is None:
                 self.hello = packet
-                if packet.node != NO_NODE and packet.node >> 24 != packet.role:
-                    return self._fail(f"a {packet.role.name} says it is node {packet.node:#x}")
-                self.label = _label(packet.node, packet.role, packet.name)
-                self._phase = _Phase.GREETED
-                low, high = packet.version_min, packet.version_max
-                if not low <= PROTOCOL_VERSION <= high:
-                    reason = f"this node speaks version {PROTOCOL_VERSION}, you {low} to {high}"
-                    return self.refuse(HelloNo(RefusalCode.VERSION, reason, ""))
-                return [Greeting(packet)]
+                if self._guard is None:
+                    return self._greeted(packet)
+                if self._challenge is None:
+                    return self._turn_away(
+                        RefusalCode.SECRET,
+                        "this cluster has a secret, you show none: set security.secret_file in the configuration, "
+                        "secret-file in a client's",
+                    )
+                self._queue(frame(Challenge(self._guard.role, self._guard.nonce)))
+                return []
+            case HelloNo(code, reason, primary) if self._dialled:
+                # Whom we have not seen prove anything may send us away, but nowhere else.
+                hint = primary if self._is_proven else ""
+                return self._end(HandshakeRefused(code, f"{self.label} refused: {reason}", hint))
+            case HelloWait() | HelloOk() if self._dialled and not self._is_proven:
+                return self._fail("it has not proved that it knows the secret of this cluster")
             case HelloWait(reason) if self._dialled:
                 self._phase = _Phase.GREETED
                 return [Waiting(reason)]
-            case HelloNo(code, reason, primary) if self._dialled:
-                return self._end(HandshakeRefused(code, f"{self.label} refused: {reason}", primary))
             case HelloOk() if self._dialled:
                 us = self._us
                 assert us is not None
@@ -509,10 +551,76 @@ class Session:
                     return self._fail(
                         f"a {packet.role.name} says it is node {packet.node:#x} and we are {packet.you:#x}"
                     )
+                if self._challenge is not None and packet.role != self._challenge.role:
+                    return self._fail(f"a {self._challenge.role.name} says it is a {packet.role.name}")
+                if self.identity is not None:
+                    wrong = self.identity.contradicts(packet.cluster, packet.role, packet.name)
+                    if wrong:
+                        return self._fail(wrong)
                 self.hello_ok = packet
                 self._open(us.role, packet.role, packet.node, packet.name)
                 return [Opened(packet)]
         return self._fail(f"{type(packet).__name__} at the wrong moment of the handshake")
+
+    def _greeted(self, hello: Hello) -> list[SessionEvent]:
+        """Take the Hello of a peer that has proved what it must."""
+        if hello.node != NO_NODE and hello.node >> 24 != hello.role:
+            return self._fail(f"a {hello.role.name} says it is node {hello.node:#x}")
+        self.label = _label(hello.node, hello.role, hello.name)
+        if self.identity is not None:
+            wrong = self.identity.contradicts(hello.cluster, hello.role, hello.name)
+            if wrong:
+                return self._turn_away(RefusalCode.CERTIFICATE, wrong)
+        self._phase = _Phase.GREETED
+        low, high = hello.version_min, hello.version_max
+        if not low <= PROTOCOL_VERSION <= high:
+            reason = f"this node speaks version {PROTOCOL_VERSION}, you {low} to {high}"
+            return self.refuse(HelloNo(RefusalCode.VERSION, reason, ""))
+        return [Greeting(hello)]
+
+    @property
+    def _awaits_proof(self) -> bool:
+        has_all = self._challenge is not None and (self._dialled or self.hello is not None)
+        return has_all and not self._is_proven
+
+    def _challenged(self, packet: Challenge) -> list[SessionEvent]:
+        """The peer wants a proof."""
+        guard = self._guard
+        if guard is None:
+            text = "this node's configuration has no secret, yours has: give all of them the same, or none"
+            return self._fail(text) if self._dialled else self._turn_away(RefusalCode.SECRET, text)
+        self._challenge = packet
+        if self._dialled:
+            self._queue(frame(Proof(self._proof(of_dialler=True))))
+        return []
+
+    def _proved(self, mac: bytes) -> list[SessionEvent]:
+        """The peer gives its proof."""
+        if not is_proof(self._proof(of_dialler=not self._dialled), mac):
+            text = "the secret of this cluster is another one"
+            return self._fail(text) if self._dialled else self._turn_away(RefusalCode.SECRET, text)
+        self._is_proven = True
+        if self._dialled:
+            return []
+        assert self.hello is not None, "a proof is made of it"
+        self._queue(frame(Proof(self._proof(of_dialler=False))))
+        return self._greeted(self.hello)
+
+    def _proof(self, *, of_dialler: bool) -> bytes:
+        guard, theirs = self._guard, self._challenge
+        assert guard is not None
+        assert theirs is not None
+        if self._dialled:
+            dialler, dialled, role, hello = guard.nonce, theirs.nonce, theirs.role, self._us
+        else:
+            dialler, dialled, role, hello = theirs.nonce, guard.nonce, guard.role, self.hello
+        assert hello is not None
+        return proof(guard, of_dialler=of_dialler, dialler=dialler, dialled=dialled, dialled_role=role, hello=hello)
+
+    def _turn_away(self, code: RefusalCode, reason: str) -> list[SessionEvent]:
+        """Refuse who dialled us, before the shell hears of it."""
+        self._queue(frame(HelloNo(code, reason, "")))
+        return self._end(HandshakeRefused(code, f"{self.label} refused: {reason}"))
 
     def _take(self, frames: Iterable[tuple[int, Packet]]) -> list[SessionEvent]:
         """Take frames of an open session."""
@@ -600,8 +708,8 @@ def _foreign(got: bytes) -> str:
     """Say in words what begins with *got* instead of our magic."""
     if got[:3] == MAGIC[:3]:
         return f"speaks NEO in another framing ({got[3]}, not {MAGIC[3]})"
-    if got[:2] == b"\x16\x03":
-        return "speaks TLS, this address does not"
+    if got[:2] in (b"\x16\x03", b"\x15\x03"):
+        return "speaks TLS, this side does not: give all of them the same security.tls_* (tls-* in a client's section)"
     if got in (b"GET ", b"HEAD", b"POST", b"PUT ", b"HTTP"):
         return "speaks HTTP, this address does not"
     return f"does not speak NEO: begins with {got!r}"
