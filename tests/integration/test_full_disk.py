@@ -125,7 +125,9 @@ def test_reserve_refuses_commits_before_the_disk_is_full(small_disk: Path, tmp_p
     with cluster_on(small_disk, tmp_path / "cluster", "16MB") as cluster:
         committer = Committer(cluster)
         ballast = small_disk / "ballast"
-        ballast.write_bytes(bytes(10 * 2**20))
+        # What is acknowledged is in the log, and still has to get into the database, by way of SQLite's own log: what
+        # the ballast gives back must be more than that.
+        ballast.write_bytes(bytes(30 * 2**20))
         error = committer.until_refused()
         assert isinstance(error, NoSpaceError), error
         assert isinstance(error, TransientError), "the same may work later"
