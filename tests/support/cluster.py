@@ -31,6 +31,7 @@ class Cluster:
     """Masters m1.., storages s1.., admins a1.., all on loopback. As a context manager: started inside, stopped after.
 
     `settings` is merged into the configuration: {"limits": {"object": "1MB"}}. `protection`: "tls", "secret" or "".
+    `environ` is added to the environment of the daemons.
     """
 
     def __init__(
@@ -43,9 +44,11 @@ class Cluster:
         partitions: int = 12,
         admins: int = 0,
         protection: str = "",
+        environ: Mapping[str, str] | None = None,
         settings: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.directory = directory
+        self.environ = {**os.environ, **(environ or {})}
         directory.mkdir(parents=True, exist_ok=True)
         ports = iter(free_ports(masters + storages + admins))
         self.masters = [f"m{n + 1}" for n in range(masters)]
@@ -139,7 +142,9 @@ class Cluster:
         command = [str(PROGRAMS / program), *words, "--config", str(self.config), "--name", name]
         with (self.directory / f"{name}.log").open("ab") as log:
             self._started_at[name] = log.tell()
-            self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.directory)
+            self.processes[name] = subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=self.directory, env=self.environ
+            )
 
     def kill(self, name: str) -> None:
         """kill -9."""

@@ -31,7 +31,9 @@ from neo_common.wire.schema import (
 )
 from neo_storage.core.log_records import LogPiece, LogStored
 from neo_storage.core.settings import StorageSettings
+from neo_storage.core.tentative import ENTRY_BYTES
 from support.storage_rig import (
+    ABSENT,
     C1,
     C2,
     E1,
@@ -119,7 +121,7 @@ def test_values_that_went_ahead_are_not_kept_in_memory() -> None:
     rig.receive(C1, store(write(0, 0, bytes(100_000))))
     rig.receive(C1, vote(tentative={0: 1}))
     rig.flush()
-    assert rig.core.image.voted_bytes == 0
+    assert rig.core.image.voted_bytes == ENTRY_BYTES
     rig.commit(T1)
     assert rig.core.ground.overlay.bytes < 1000
 
@@ -145,10 +147,34 @@ def test_wrong_checksum_fails_the_vote() -> None:
 
 
 def test_too_much_ahead_fails_the_vote() -> None:
-    rig = Rig(settings=StorageSettings(undecided_bytes=1000)).serve()
+    rig = Rig(settings=StorageSettings(undecided_bytes=1500)).serve()
     rig.receive(C1, store(write(0, 0, bytes(900))))
     rig.receive(C1, store(write(2, 0, bytes(200)), first=1))
     assert only(rig.receive(C1, vote(tentative={0: 2})), Refused).code == ErrorCode.NO_SPACE
+
+
+def test_what_has_no_value_counts_too() -> None:
+    """Deletions, empty stores and tiny pieces take memory here: they do not pass the limit for nothing."""
+    gone = write(0)._replace(data=ABSENT)
+    for packets in (
+        [Store(ttid(C1, n), E1, P0, 0, (gone,)) for n in range(1, 50)],
+        [Store(ttid(C1, n), E1, P0, 0, ()) for n in range(1, 50)],
+        [StorePiece(ttid(), E1, Oid(2 * n), 0, b"x") for n in range(1, 50)],
+    ):
+        rig = Rig(settings=StorageSettings(undecided_bytes=10 * ENTRY_BYTES)).serve()
+        for packet in packets:
+            rig.receive(C1, packet)
+        assert 5 * ENTRY_BYTES < rig.core.image.tentative.size <= 10 * ENTRY_BYTES
+
+
+def test_client_with_ever_more_transactions_that_cannot_be_voted_is_cut_off() -> None:
+    rig = Rig(settings=StorageSettings(undecided_bytes=ENTRY_BYTES, wrong=5)).serve()
+    for n in range(1, 6):
+        rig.receive(C1, Store(ttid(C1, n), E1, P0, 0, (write(0),)))
+    assert not rig.cut
+    rig.receive(C1, Store(ttid(C1, 6), E1, P0, 0, (write(0),)))
+    assert rig.cut == [C1]
+    assert rig.core.image.tentative.size == 0
 
 
 def test_lost_client_takes_along_what_went_ahead() -> None:

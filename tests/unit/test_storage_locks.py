@@ -262,3 +262,20 @@ def test_votes_of_mode_a_are_never_overdue() -> None:
     rig.receive(C1, vote(write(0), mode=Mode.A))
     rig.receive(C2, lock((0, X, 0), client=C2))
     assert of(rig.tick(31.0), Overdue) == []
+
+
+def test_vote_above_the_age_is_reported_though_nobody_waits() -> None:
+    """And again while it is there; not before its time, and never in mode A."""
+    rig = Rig(settings=StorageSettings(transaction_age_s=60.0)).serve()
+    rig.receive(C1, vote(write(0)))
+    rig.receive(C2, vote(write(2), client=C2, mode=Mode.A))
+    rig.flush()
+
+    aged = Overdue((VotedId(ttid(), 1, (P0,)),))
+    assert of(rig.tick(1.0), Overdue) == []
+    assert of(rig.tick(59.0), Overdue) == []
+    assert of(rig.tick(2.0), Overdue) == [aged]
+    assert of(rig.tick(0.1), Overdue) == [], "not at every tick"
+    assert of(rig.tick(1.0), Overdue) == [aged]
+    rig.receive(M1, SAbort(ttid(), 1))
+    assert of(rig.tick(2.0), Overdue) == []

@@ -25,6 +25,7 @@ from neo_common.wire.schema import (
 )
 from neo_storage.core.log_records import LogVote
 from neo_storage.core.settings import StorageSettings
+from neo_storage.core.tentative import ENTRY_BYTES
 from support.storage_rig import (
     ABSENT,
     ALONE,
@@ -291,9 +292,18 @@ def test_transaction_above_the_limit_is_refused() -> None:
 
 
 def test_too_many_undecided_bytes_are_refused() -> None:
-    rig = Rig(settings=StorageSettings(undecided_bytes=10)).serve()
+    rig = Rig(settings=StorageSettings(undecided_bytes=10 + ENTRY_BYTES)).serve()
     rig.receive(C1, vote(write(0, 0, b"sixsix")))
     assert only(rig.receive(C2, vote(write(2, 0, b"sixsix"), client=C2)), Refused).code == ErrorCode.NO_SPACE
+
+
+def test_votes_of_deletions_and_reads_count_too() -> None:
+    """Thousands of them take memory, although they have no bytes."""
+    rig = Rig(settings=StorageSettings(undecided_bytes=5 * ENTRY_BYTES)).serve()
+    reads = tuple((2 * n, 0) for n in range(1, 4))
+    assert rig.receive(C1, vote(write(0, 0, b""), reads=reads)) == []
+    refused = only(rig.receive(C2, vote(write(8, 0, b""), reads=((10, 0),), client=C2)), Refused)
+    assert refused.code == ErrorCode.NO_SPACE
 
 
 def test_full_disk_refuses_votes_until_there_is_room() -> None:

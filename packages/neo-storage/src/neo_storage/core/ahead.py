@@ -21,7 +21,7 @@ from neo_common.wire.schema import (
 )
 from neo_storage.core.ground import Ground
 from neo_storage.core.log_records import LogPiece, LogStored
-from neo_storage.core.tentative import VotedRecord
+from neo_storage.core.tentative import ENTRY_BYTES, VotedRecord
 
 
 class Ahead:
@@ -42,11 +42,10 @@ class Ahead:
         if not self._ground.image.tentative.takes_store(m.ttid, m.partition, m.first):
             self.gap(client, m.ttid)
             return
-        problem = self._too_much(sum(len(w.data.value) for w in m.writes)) or check_writes(
-            self._ground, m.partition, m.writes
-        )
+        size = ENTRY_BYTES + sum(ENTRY_BYTES + len(w.data.value) for w in m.writes)
+        problem = self._too_much(size) or check_writes(self._ground, m.partition, m.writes)
         if problem is not None:
-            self._fail(m.ttid, *problem)
+            self._fail(client, m.ttid, *problem)
             return
         have = self._followers(m.ttid, m.partition)
         self._ground.write(LogStored(m.ttid, m.partition, m.first, m.writes))
@@ -64,11 +63,11 @@ class Ahead:
         if not self._ground.image.tentative.takes_piece(m.ttid, m.oid, m.offset, len(m.value)):
             self.gap(client, m.ttid)
             return
-        problem = self._too_much(len(m.value))
+        problem = self._too_much(ENTRY_BYTES + len(m.value))
         if problem is None and m.offset + len(m.value) > self._ground.settings.object_bytes:
             problem = too_large(self._ground, m.oid, m.offset + len(m.value))
         if problem is not None:
-            self._fail(m.ttid, *problem)
+            self._fail(client, m.ttid, *problem)
             return
         have = self._followers(m.ttid, partition)
         self._ground.write(LogPiece(m.ttid, m.oid, m.offset, m.value))
@@ -94,8 +93,11 @@ class Ahead:
             return ErrorCode.NO_SPACE, f"votes without a decision would take more than undecided_bytes={limit}"
         return None
 
-    def _fail(self, ttid: Ttid, code: ErrorCode, text: str) -> None:
+    def _fail(self, client: NodeId, ttid: Ttid, code: ErrorCode, text: str) -> None:
+        """Keep in mind, for the vote, that something is wrong. A client of whom that is too much is cut off."""
         self._wrong.setdefault(ttid, (code, text))
+        if len(self._wrong) > self._ground.settings.wrong:
+            self._ground.cut(client, f"more than {self._ground.settings.wrong} transactions that cannot be voted")
 
     def _followers(self, ttid: Ttid, partition: Partition) -> set[NodeId]:
         """Return the cells that have all that came so far: at first, all that are connected."""

@@ -27,6 +27,10 @@ ERROR: Final = 40
 """`logging.ERROR`, which pure modules do not import."""
 
 
+AGE_LOOK_S: Final = 1.0
+"""Between two looks at how old votes are."""
+
+
 class Decisions:
     """Ends votes as the primary says."""
 
@@ -37,6 +41,9 @@ class Decisions:
         self._votes = votes
         self._reading = reading
         self._told_overdue = Seconds(float("-inf"))
+        self._first_seen: dict[Ttid, Seconds] = {}
+        """Since when each vote has been here, as far as `report_aged` knows."""
+        self._look_at = Seconds(float("-inf"))
 
     # ---- commits
 
@@ -138,6 +145,24 @@ class Decisions:
         self._locks.wake()
         voted = tuple(v for v in ground.image.voted_ids() if v.ttid.session == m.session)
         ground.send(master, VotedBy(m.session, voted))
+
+    # ---- votes that nobody decides
+
+    def report_aged(self) -> None:
+        """Tell the primary of votes that are older than a transaction may be, whoever waits. Not in mode A: what has
+        voted there may be committed elsewhere.
+        """
+        ground, now = self._ground, self._ground.now
+        if now < self._look_at:
+            return
+        self._look_at = Seconds(now + AGE_LOOK_S)
+        voted = ground.image.voted
+        self._first_seen = {ttid: self._first_seen.get(ttid, now) for ttid in sorted(voted)}
+        limit = now - ground.settings.transaction_age_s
+        records = (v.record for t, since in self._first_seen.items() if since <= limit for v in voted[t].values())
+        aged = {VotedId(r.ttid, r.attempt, r.parts) for r in records if r.mode == Mode.C}
+        if aged and ground.master is not None:
+            ground.send(ground.master, Overdue(tuple(sorted(aged))))
 
     # ---- votes that keep others waiting
 

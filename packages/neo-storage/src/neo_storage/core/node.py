@@ -237,6 +237,7 @@ class StorageCore:
         self.locks.expire()
         self.ahead.expire()
         self.decisions.report_overdue()
+        self.decisions.report_aged()
         self.upkeep.tell_state()
 
     # ---- connections

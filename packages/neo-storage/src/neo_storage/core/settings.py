@@ -17,12 +17,12 @@ class StorageSettings:
     overdue_s: float = 30.0
     """After which the primary is told of votes that keep a lock that others wait for."""
     transaction_age_s: float = 3600.0
-    """After which tentative data that nobody votes is forgotten."""
+    """After which data that went ahead and nobody votes is forgotten, and a vote that nobody decides is aborted."""
     object_bytes: int = 2**30
     transaction_bytes: int = 8 * 2**30
     """All values of one transaction in one partition."""
     undecided_bytes: int = 4 * 2**30
-    """Voted and tentative values at this storage; above it votes are refused."""
+    """Voted and tentative values at this storage, and what is known of them; above it votes are refused."""
     overlay_bytes: int = 256 * 2**20
     """Decided but not applied; above it votes wait."""
     disk_reserve_bytes: int = 256 * 2**20
@@ -31,6 +31,8 @@ class StorageSettings:
     """Lock packets that wait at this storage; above it they are refused."""
     held_packets: int = 10_000
     """Packets of one peer that wait for a table or for the applier; above it the connection is cut."""
+    wrong: int = 10_000
+    """Transactions that sent ahead what cannot be taken, until they vote; above it the connection is cut."""
     loads: int = 10_000
     """Reads that wait for the primary; above it they are answered NOT_READY."""
     stale_bytes: int = 256 * 2**10

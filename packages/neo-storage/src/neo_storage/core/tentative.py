@@ -7,7 +7,7 @@ committed but not applied) reads it back through the `Spool`.
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from xxhash import xxh3_128
 
@@ -15,6 +15,9 @@ from neo_common.errors import DataCorrupted
 from neo_common.ids import Oid, Partition, Ttid
 from neo_common.wire.schema import PIECE_BYTES, Bytes16, Record, Write
 from neo_storage.core.log_records import LogPiece, LogRecord, LogStored
+
+ENTRY_BYTES: Final = 128
+"""What a write, a read or a piece takes in memory beside its value: a vote of deletions is not for nothing."""
 
 
 class Chunk(NamedTuple):
@@ -116,7 +119,7 @@ class VotedRecord(NamedTuple):
     position: int
     """The oldest log record that it consists of."""
     bytes: int
-    """Memory that its values take."""
+    """Memory that it takes."""
     whole: bool
     """False: part of it stood in a segment that is gone. Legal only for what the log decides further on."""
 
@@ -160,7 +163,7 @@ class Tentative:
 
     @property
     def size(self) -> int:
-        """Bytes that went ahead and rest in the log."""
+        """Bytes that went ahead and rest in the log, and what is known of them here."""
         return sum(a.size for a in self._ahead.values())
 
     def ttids(self) -> tuple[Ttid, ...]:
@@ -201,6 +204,7 @@ class Tentative:
         ahead = self._ahead.setdefault(record.ttid, _Ahead(position))
         writes = ahead.stores.setdefault(record.partition, [])
         del writes[record.first :]
+        ahead.size += ENTRY_BYTES * (1 + len(record.writes))
         for i, write in enumerate(record.writes):
             chunk = None
             if write.data.value:
@@ -219,7 +223,7 @@ class Tentative:
             ahead.chains.pop(record.oid, None)
             return
         chain.add(Chunk(position, -1), record.value)
-        ahead.size += len(record.value)
+        ahead.size += ENTRY_BYTES + len(record.value)
 
     def writes(self, ttid: Ttid, partition: Partition, count: int) -> tuple[Write, ...]:
         """Return the first *count* writes that went ahead, without values. Fewer if fewer came."""
@@ -244,7 +248,7 @@ class Tentative:
         # Writes without a value (deletions) that went ahead stand in log records too, which no chunk names.
         if before and ahead is not None:
             first = min(first, ahead.first)
-        size = sum(len(w.data.value) for w in writes)
+        size = sum(len(w.data.value) for w in writes) + ENTRY_BYTES * (len(writes) + len(record.reads))
         return VotedRecord(record._replace(writes=writes), Pieces(self._spool, chunks), first, size, whole)
 
     def forget(self, ttid: Ttid) -> None:

@@ -31,6 +31,7 @@ from neo_storage.core.ahead import Ahead, check_writes
 from neo_storage.core.ground import Ground, lead, written
 from neo_storage.core.locks import Locks, Want
 from neo_storage.core.log_records import LogCommit, LogUnvote, LogVote
+from neo_storage.core.tentative import ENTRY_BYTES
 
 
 @dataclass(slots=True)
@@ -137,7 +138,8 @@ class Votes:
             if size > settings.transaction_bytes:
                 text = f"{size} bytes in partition {w.partition}, the limit is {settings.transaction_bytes}"
                 return ErrorCode.TOO_LARGE, text
-        inline = sum(len(x.data.value) for w in m.work for x in w.writes)
+        inline = sum(ENTRY_BYTES + len(x.data.value) for w in m.work for x in w.writes)
+        inline += ENTRY_BYTES * sum(len(w.reads) for w in m.work)
         if image.voted_bytes + image.tentative.size + inline > settings.undecided_bytes:
             return ErrorCode.NO_SPACE, f"votes without a decision would take more than {settings.undecided_bytes} bytes"
         return None
