@@ -89,16 +89,20 @@ class Storage:
         began = time.perf_counter()
         effects = self.core.handle(event, self.now())  # type: ignore[arg-type]  # any event
         self._add("core", began)
+        appends: list[Append] = []
         for effect in effects:
-            began = time.perf_counter()
             if isinstance(effect, Send):
+                began = time.perf_counter()
                 frame(effect.packet, effect.request)
                 self._add("codec", began)
             elif isinstance(effect, Append):
-                self.log.append(effect.position, effect.record)
-                self._add("append", began)
+                appends.append(effect)
             elif isinstance(effect, Apply):
                 self.ops.append(effect)
+        if appends:
+            began = time.perf_counter()
+            self.log.extend(appends[0].position, [append.record for append in appends])
+            self._add("append", began)
 
     def receive(self, peer: NodeId, packet: Packet, request: int = 0) -> None:
         """*peer* has sent it."""

@@ -24,7 +24,6 @@ from neo_common.wire.session import Notified, SessionEvent
 from neo_storage.applier import Applier, ApplierSettings
 from neo_storage.backends.base import Backend
 from neo_storage.core.events import Append, Applied, Apply, DiskUsage, Exit, Named, PackCells, Packed, ReadRange
-from neo_storage.core.log_records import LogRecord
 from neo_storage.core.node import StorageCore
 from neo_storage.core.settings import StorageSettings
 from neo_storage.exclusive import ExclusiveLock
@@ -72,6 +71,8 @@ class StorageShell(Shell):
         self._log = vote_log
         self._lock = lock
         self._log_directory = log_directory
+        self._appends: list[Append] = []
+        """Of the event at hand, not written yet."""
         self._no_room: dict[str, str] = {}
         """What has no room, log or database, and why."""
         self._addresses: dict[NodeId, str] = {}
@@ -132,8 +133,8 @@ class StorageShell(Shell):
     def perform(self, effect: object) -> None:
         """Perform what the core orders."""
         match effect:
-            case Append(position, record, urgent):
-                self._append(position, record, urgent)
+            case Append():
+                self._appends.append(effect)
             case Apply(position, ops):
                 self._applier.put(position, ops)
             case ReadRange():
@@ -145,13 +146,18 @@ class StorageShell(Shell):
             case _:
                 super().perform(effect)
 
-    def _append(self, position: int, record: LogRecord, urgent: bool) -> None:
+    def performed(self) -> None:
+        """Write what the core has appended to its log: one write, as a vote is a record per partition."""
+        appends = self._appends
+        if not appends:
+            return
         try:
-            self._log.append(position, record)
+            self._log.extend(appends[0].position, [append.record for append in appends])
         except BackendError as error:
             self._failed(str(error))
         else:
-            self._flusher.appended(urgent=urgent)
+            self._flusher.appended(urgent=any(append.urgent for append in appends))
+        appends.clear()
 
     def _durable(self, position: int) -> None:
         self.post(Durable(position))

@@ -15,7 +15,7 @@ What recovery rests on:
 import errno
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 from neo_common.errors import BackendError, DataCorrupted, DiskFull
@@ -208,15 +208,37 @@ class VoteLog:
 
         Raises: LogFailed when it cannot be written.
         """
+        self.extend(position, (record,))
+
+    def extend(self, position: int, records: Sequence[LogRecord]) -> None:
+        """Write *records*, the first of which is that of *position*, in one write if they fit into the segment.
+
+        Raises: LogFailed when they cannot be written.
+        """
         segment = self._live[-1]
         assert position == segment.next, f"record {position} after {segment.next - 1}"
-        data = encode_record(position, record, segment.header.salt)
-        if segment.end + len(data) > segment.file.size:
-            segment = self._begin_segment(position, HEADER_BYTES + len(data))
-            data = encode_record(position, record, segment.header.salt)
+        chunks: list[bytes] = []
+        end = segment.end
+        for number, record in enumerate(records, position):
+            data = encode_record(number, record, segment.header.salt)
+            if end + len(data) > segment.file.size:
+                self._write(segment, chunks)
+                segment, chunks = self._begin_segment(number, HEADER_BYTES + len(data)), []
+                end = segment.end
+                data = encode_record(number, record, segment.header.salt)
+            chunks.append(data)
+            end += len(data)
+        self._write(segment, chunks)
+
+    def _write(self, segment: _Segment, chunks: list[bytes]) -> None:
+        """Write these records behind what stands in *segment*."""
+        if not chunks:
+            return
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._checked(self._files.write, segment.file.descriptor, data, segment.end)
-        segment.offsets.append(segment.end)
-        segment.end += len(data)
+        for chunk in chunks:
+            segment.offsets.append(segment.end)
+            segment.end += len(chunk)
 
     def flush_job(self) -> FlushJob:
         """Return a flush of all that was appended until now."""

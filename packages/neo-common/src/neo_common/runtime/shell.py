@@ -153,6 +153,9 @@ class Shell:
         """Perform an effect that is not of `neo_common.core`. Must not switch greenlets."""
         raise TypeError(f"no shell performs {effect!r}")
 
+    def performed(self) -> None:
+        """Note that all effects of an event were performed: what can be done for several at once is done now."""
+
     def greet(self, connection: int, hello: Hello) -> Accept | Park | Refuse | None:
         """Decide on who dialled us. None: the core is told Greeted, and answers with an effect, now or later."""
         del hello
@@ -341,7 +344,9 @@ class Shell:
                         self._send(effect)
                     else:
                         self._perform(effect)
-                self._frames.clear()
+                if effects:
+                    self.performed()
+                    self._frames.clear()
         except BaseException:
             queue.clear()
             raise  # `_handling` stays: nothing more reaches a core that has failed

@@ -180,7 +180,11 @@ class Ground:
     def current(self, oid: Oid) -> Tid:
         """Return the serial of *oid* as committed; 0 if it has no revision."""
         tid = self.overlay.current(oid)
-        return self.reader.current(self.partition(oid), oid) if tid is None else tid
+        if tid is not None:
+            return tid
+        if oid > self.image.last_oid:  # a new object, as most are: nothing to look up
+            return NO_TID
+        return self.reader.current(self.partition(oid), oid)
 
     def load(self, oid: Oid, before: Tid) -> Stored | None:
         """Return the last committed revision below *before*. Raises DataCorrupted."""

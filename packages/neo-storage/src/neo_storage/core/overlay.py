@@ -97,12 +97,15 @@ class Overlay:
     def _add(self, partition: Partition, revision: _Revision) -> None:
         oid = revision.write.oid
         size = REVISION_BYTES + len(revision.write.data.value)
-        revisions = self._objects.setdefault(oid, [])
-        if any(r.tid == revision.tid for r in revisions):
+        revisions = self._objects.get(oid)
+        if revisions is None:
+            self._objects[oid] = [revision]
+            self._partition[oid] = partition
+        elif any(r.tid == revision.tid for r in revisions):
             return
-        revisions.append(revision)
-        revisions.sort(key=lambda r: r.tid)
-        self._partition[oid] = partition
+        else:
+            revisions.append(revision)
+            revisions.sort(key=lambda r: r.tid)
         self._queue.append((revision.position, oid, revision.tid, size))
         self.bytes += size
 

@@ -154,6 +154,9 @@ class _Ahead:
         self.size = 0
 
 
+_NO_CHUNKS: Final[Mapping[Oid, tuple[Chunk, ...]]] = {}
+
+
 class Tentative:
     """Tentative data by transaction. A Store from 0, or a piece from offset 0, begins anew."""
 
@@ -233,6 +236,14 @@ class Tentative:
     def complete(self, record: Record, position: int) -> VotedRecord:
         """Return *record*, as it is in the log at *position*, with what went ahead of it."""
         ahead = self._ahead.get(record.ttid)
+        if ahead is None and not record.tentative:  # as nearly all
+            size, whole = 0, True
+            for write in record.writes:
+                data = write.data
+                size += len(data.value)
+                if data.size and not data.value:
+                    whole = False
+            return VotedRecord(record, Pieces(self._spool, _NO_CHUNKS), position, size, whole)
         before = ahead.stores.get(record.partition, [])[: record.tentative] if ahead else []
         chunks: dict[Oid, tuple[Chunk, ...]] = {w.oid: (chunk,) for w, chunk in before if chunk is not None}
         whole = len(before) == record.tentative

@@ -129,12 +129,12 @@ class Votes:
                 return ErrorCode.ILLEGAL, f"partition {w.partition} is not among those touched"
             if len({write.oid for write in writes}) != len(writes):
                 return ErrorCode.ILLEGAL, f"an object is written twice in partition {w.partition}"
-            if any(self._ground.partition(r.oid) != w.partition for r in w.reads):
+            if w.reads and any(self._ground.partition(r.oid) != w.partition for r in w.reads):
                 return ErrorCode.PARTITION, f"an object that was read is not of partition {w.partition}"
             problem = check_writes(self._ground, w.partition, w.writes) or self._check_pieces(m.ttid, writes)
             if problem is not None:
                 return problem
-            size = sum(write.data.size for write in writes)
+            size = sum([write.data.size for write in writes])
             if size > settings.transaction_bytes:
                 text = f"{size} bytes in partition {w.partition}, the limit is {settings.transaction_bytes}"
                 return ErrorCode.TOO_LARGE, text
@@ -197,8 +197,10 @@ class Votes:
     def _check_pieces(self, ttid: Ttid, writes: tuple[Write, ...]) -> tuple[ErrorCode, str] | None:
         for write in writes:
             data = write.data
+            if data.value or not data.size:
+                continue
             size, digest = self._ground.image.tentative.value(ttid, write.oid)
-            if data.size and not data.value and size:
+            if size:
                 if size != data.size:
                     return ErrorCode.CORRUPTED, f"the pieces of oid {write.oid:#x} have {size} bytes, not {data.size}"
                 if digest != data.checksum:
