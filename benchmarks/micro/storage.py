@@ -18,8 +18,21 @@ from pathlib import Path
 
 from neo_common.checksum import checksum
 from neo_common.core import Connected, Durable, Received, Send
-from neo_common.ids import NO_EPOCH, NO_TID, Instant, NodeId, Oid, Partition, Ptid, Seconds, Session, Tid, Ttid, Version
-from neo_common.ids import make_epoch
+from neo_common.ids import (
+    NO_EPOCH,
+    NO_TID,
+    Instant,
+    NodeId,
+    Oid,
+    Partition,
+    Ptid,
+    Seconds,
+    Session,
+    Tid,
+    Ttid,
+    Version,
+    make_epoch,
+)
 from neo_common.model.partition_table import Cell, PartitionTable, whole
 from neo_common.states import CellState, Role, node_id
 from neo_common.wire.codec import FrameReader, frame
@@ -199,7 +212,7 @@ def main() -> None:
                 for what, seconds in storage.spent.items():
                     best[what] = min(best.get(what, seconds), seconds)
             parts = "  ".join(f"{what} {seconds / ROUNDS * 1e6:.1f}" for what, seconds in best.items() if seconds)
-            print(f"{name:8} {sum(best.values()) / ROUNDS * 1e6:8.1f} us: {parts}")  # noqa: T201
+            print(f"{name:8} {sum(best.values()) / ROUNDS * 1e6:8.1f} us: {parts}")
             if name == arguments.profile:
                 profile = cProfile.Profile()
                 profile.runcall(work, storage)

@@ -145,6 +145,12 @@ def job(*oids: Oid, reads: tuple[ReadCheck, ...] = ()) -> Job:
     return Job(META, tuple(Write(o, T5, NO_TID, VALUE) for o in oids), reads, Mode.C)
 
 
+def test_vote_of_an_import_says_on_which_tid_it_rests(bench: Bench) -> None:
+    given = job(O0)._replace(given_tid=Tid(T5 + 20), after=Tid(T5 + 10))
+    votes = sent(bench.do(VoteNow(bench.core.begin(), given)), Vote)
+    assert [v.known for _, v in votes] == [T5 + 10]
+
+
 def sent(effects: list[object], kind: type) -> list[tuple[NodeId, Packet]]:
     return [(e.peer, e.packet) for e in effects if isinstance(e, Send) and isinstance(e.packet, kind)]
 

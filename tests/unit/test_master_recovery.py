@@ -417,6 +417,20 @@ def test_given_tid_is_used_by_recovery() -> None:
     assert decided(r) == {T1: (1, 950)}
 
 
+def test_import_is_committed_in_a_row_only() -> None:
+    """Of an import's transactions the first two are voted, the fourth rests on a third that is not."""
+    r = restarted()
+    fourth = Ttid(T1.session, T1.counter + 3)
+    for storage in r.storages.values():
+        storage.voted.append(record(T1, 0, floor=900, given_tid=950))
+        storage.voted.append(record(T2, 0, floor=950, given_tid=960))
+        storage.voted.append(record(fourth, 0, floor=970, given_tid=980))
+    r.dial(S1, S2)
+    r.tick(4.0)
+    assert decided(r) == {T1: (1, 950), T2: (1, 960)}
+    assert aborted(r) == {fourth: 1}
+
+
 def test_vote_of_a_client_lost_after_recovery_is_aborted_when_its_grace_is_over() -> None:
     r = restarted()
     voted_everywhere(r, T1)

@@ -185,8 +185,16 @@ class Commit:
 
     def vote(self, resolve: Resolver) -> None:
         """tpc_vote. Raises: ZODB's errors; then the transaction is, and stays, without effect."""
+        self.begin_vote()
+        self.end_vote(resolve)
+
+    def begin_vote(self, after: Tid = NO_TID) -> None:
+        """Send the votes. *after*: the given tid of a transaction that is voted, and will be committed first."""
+        self.shell.step(self.tx, VoteNow(self.tx.ttid, self._job(after)))
+
+    def end_vote(self, resolve: Resolver) -> None:
+        """Wait until it is fully voted. Raises: as `vote`."""
         shell, ttid = self.shell, self.tx.ttid
-        shell.step(self.tx, VoteNow(ttid, self._job()))
         trouble: BaseException | None = None
         while True:
             match shell.answer(self.tx):
@@ -205,11 +213,11 @@ class Commit:
                 case other:
                     raise AssertionError(other)
 
-    def _job(self) -> Job:
+    def _job(self, after: Tid) -> Job:
         ahead = [self.writes[oid] for oids in self._ahead.values() for oid in oids]
         inline = [w for oid, w in self.writes.items() if oid not in self._spooled]
         reads = tuple(ReadCheck(oid, tid) for oid, tid in self.reads.items() if oid not in self.writes)
-        return Job(self.metadata, (*ahead, *inline), reads, self.mode, self.given_tid)
+        return Job(self.metadata, (*ahead, *inline), reads, self.mode, self.given_tid, after)
 
     def _resolve(self, stale: tuple[Stale, ...], resolve: Resolver) -> Resolved:
         writes = []
@@ -232,10 +240,17 @@ class Commit:
 
     def finish(self, told: Callable[[Tid], object]) -> Tid:
         """tpc_finish: wait until it is known what became of it, however long that takes. `told` as ZODB wants it."""
-        shell = self.shell
+        self.begin_finish(told)
+        return self.end_finish()
+
+    def begin_finish(self, told: Callable[[Tid], object]) -> None:
+        """Ask the primary to commit. `told` as ZODB wants it."""
         self.tx.on_finish = lambda tid: self._on_finish(tid, told)
-        shell.step(self.tx, FinishNow(self.tx.ttid))
-        match shell.answer(self.tx):
+        self.shell.step(self.tx, FinishNow(self.tx.ttid))
+
+    def end_finish(self) -> Tid:
+        """Wait until it is known what became of it, however long that takes."""
+        match self.shell.answer(self.tx):
             case FinishDone(_, tid):
                 self._end()
                 if self.tx.finish_error is not None:

@@ -9,6 +9,7 @@ import binascii
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from time import monotonic
 from typing import Any, Final, Self
 
@@ -34,6 +35,7 @@ from neo_client.commit import Commit
 from neo_client.core.cache import Hit
 from neo_client.errors import StorageClosedError, TooLargeError, translated
 from neo_client.gc import References, collect
+from neo_client.importing import Pipeline
 from neo_client.options import COMPRESSIONS, Options
 from neo_client.reading import Reader
 from neo_client.shell import Shell
@@ -308,10 +310,12 @@ class Storage(ConflictResolvingStorage, UndoLogCompatible):  # type: ignore[misc
             self._begin_import()
         elif self._importing:
             self._end_import()
-        metadata = Metadata(_bytes(transaction.user), _bytes(transaction.description), _extension(transaction))
-        mode = Mode.A if self.options.two_phase else Mode.C
         given = NO_TID if tid is None else Tid(u64(tid))
-        self._commits[id(transaction)] = transaction, Commit(self._shell, metadata, mode, given)
+        self._commits[id(transaction)] = transaction, self._new_commit(transaction, given)
+
+    def _new_commit(self, transaction: Any, given_tid: Tid) -> Commit:
+        metadata = Metadata(_bytes(transaction.user), _bytes(transaction.description), _extension(transaction))
+        return Commit(self._shell, metadata, Mode.A if self.options.two_phase else Mode.C, given_tid)
 
     def store(self, oid: bytes, serial: bytes | None, data: bytes, version: str, transaction: Any) -> None:
         """Store a revision; conflicts are found by tpc_vote."""
@@ -325,7 +329,10 @@ class Storage(ConflictResolvingStorage, UndoLogCompatible):  # type: ignore[misc
         """Store a revision that was committed elsewhere: whatever is current is replaced."""
         assert not version, "ZODB has no versions any more"
         self._must_write()
-        commit, number = self._commit(transaction), Oid(u64(oid))
+        self._restore(self._commit(transaction), oid, data, prev_txn)
+
+    def _restore(self, commit: Commit, oid: bytes, data: bytes | None, prev_txn: bytes | None) -> None:
+        number = Oid(u64(oid))
         base = self._serials.get(number, NO_TID)
         copied = Tid(u64(prev_txn)) if prev_txn else NO_TID
         value = ABSENT if data is None else make_data(_checked(data), self._compression)
@@ -369,7 +376,7 @@ class Storage(ConflictResolvingStorage, UndoLogCompatible):  # type: ignore[misc
         if not commit.is_voted:
             if commit.restores and commit.writes:
                 self._raise_oid(max(commit.writes))
-            commit.vote(lambda write, stale: self._resolve(commit, write, stale))
+            commit.vote(partial(self._resolve, commit))
         return [p64(oid) for oid in commit.resolved]
 
     def _resolve(self, commit: Commit, write: Write, stale: Stale) -> tuple[Write, bytes | None]:
@@ -400,10 +407,14 @@ class Storage(ConflictResolvingStorage, UndoLogCompatible):  # type: ignore[misc
         del self._commits[id(transaction)]
         tid = commit.finish(lambda tid: func(p64(tid)))
         if commit.restores:
-            if len(self._serials) > SERIALS_MAX:
-                self._serials.clear()  # then a conflict says what is current, at the price of a round trip
-            self._serials.update((oid, tid) for oid in commit.writes)
+            self._remember_serials(commit.writes, tid)
         return p64(tid)  # type: ignore[no-any-return]
+
+    def _remember_serials(self, oids: Iterable[Oid], tid: Tid) -> None:
+        """Remember what the next revision of each will replace."""
+        if len(self._serials) > SERIALS_MAX:
+            self._serials.clear()  # then a conflict says what is current, at the price of a round trip
+        self._serials.update((oid, tid) for oid in oids)
 
     def tpc_abort(self, transaction: Any) -> None:
         """Give up; unknown transactions are ignored."""
@@ -431,16 +442,24 @@ class Storage(ConflictResolvingStorage, UndoLogCompatible):  # type: ignore[misc
 
     def copyTransactionsFrom(self, other: Any, verbose: int = 0) -> None:
         """Copy every transaction of *other*, with its tids, into this cluster."""
-        for source in other.iterator():
-            self.tpc_begin(source, source.tid, source.status)
-            try:
+        self._must_write()
+        pipeline = Pipeline()
+        try:
+            for source in other.iterator():
+                self._begin_import()
+                commit = self._new_commit(source, Tid(u64(source.tid)))
+                pipeline.prepare(commit)
                 for record in source:
-                    self.restore(record.oid, record.tid, record.data, "", record.data_txn, source)
-                self.tpc_vote(source)
-            except BaseException:
-                self.tpc_abort(source)
-                raise
-            self.tpc_finish(source)
+                    self._restore(commit, record.oid, record.data, record.data_txn)
+                if commit.writes:
+                    self._raise_oid(max(commit.writes))
+                self._remember_serials(commit.writes, commit.given_tid)
+                pipeline.vote(partial(self._resolve, commit))
+            pipeline.drain()
+        except BaseException:
+            self._serials.clear()
+            pipeline.abandon()
+            raise
         if self._importing:
             self._end_import()
 

@@ -420,10 +420,13 @@ class ClientCore:
     def _vote_packet(self, tx: Tpc, parts: tuple[Partition, ...]) -> Vote:
         assert tx.job is not None
         work, job = self._work(tx, parts), tx.job
-        version, mode = self.table.version, self._mode(tx)
-        return Vote(
-            tx.ttid, tx.attempt, self.epoch, version, tx.parts, job.metadata, work, mode, self.last, job.given_tid
-        )
+        version, mode, known = self.table.version, self._mode(tx), self._known(job)
+        return Vote(tx.ttid, tx.attempt, self.epoch, version, tx.parts, job.metadata, work, mode, known, job.given_tid)
+
+    def _known(self, job: Job) -> Tid:
+        """Return the tid that a vote rests on. In an import that of the transaction before it, though its answer is
+        still on its way: a storage waits for that commit then, and recovery never commits this one without it."""
+        return max(self.last, job.after)
 
     def _work(self, tx: Tpc, parts: tuple[Partition, ...]) -> tuple[Work, ...]:
         assert tx.job is not None

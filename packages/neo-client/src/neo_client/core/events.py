@@ -10,7 +10,8 @@ class Job(NamedTuple):
     """What a transaction wants, when it is voted.
 
     `writes`: one per oid, in the order of the stores; of each partition, those that went ahead first (their values may
-    be left out: the shell has them). `reads`: readCurrent of objects that are not written.
+    be left out: the shell has them). `reads`: readCurrent of objects that are not written. `after`: of an import, the
+    tid of the transaction before it, which is voted and will be committed first.
     """
 
     metadata: Metadata
@@ -18,6 +19,7 @@ class Job(NamedTuple):
     reads: tuple[ReadCheck, ...]
     mode: Mode
     given_tid: Tid = NO_TID
+    after: Tid = NO_TID
 
 
 # ---------------------------------------------------------------------------------------------- events

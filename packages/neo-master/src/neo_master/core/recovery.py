@@ -379,9 +379,20 @@ class Recovery(MasterBase):
                 self.log(WARNING, f"{doubt.ttid} wanted tid {doubt.given_tid:#x}, not above {self.last:#x}: aborted")
                 verdict.aborts.append(Tombstone(doubt.ttid, doubt.attempt))
                 continue
+            if not self.rests_on_commits(doubt):
+                self.log(
+                    WARNING, f"{doubt.ttid} of an import rests on tid {doubt.floor:#x}, which is not there: aborted"
+                )
+                verdict.aborts.append(Tombstone(doubt.ttid, doubt.attempt))
+                continue
             self.last = doubt.given_tid or Tid(max(self.last, self.tid_floor) + 1)
             decisions.append(Decision(doubt.ttid, doubt.attempt, self.last, doubt.parts))
         self.decided = {d.ttid: d for d in decisions}
+
+    def rests_on_commits(self, doubt: Doubt) -> bool:
+        """Whether what went before it is committed. An import votes a transaction while the one before it, whose tid is
+        its floor, is still being finished: what is there must be a beginning of what was copied."""
+        return not doubt.given_tid or doubt.floor <= self.last
 
     def former_ceiling(self) -> Tid:
         """Return the highest tid that a former primary may have given: those above what is durable are not reused."""
