@@ -18,7 +18,9 @@ from neo_common.states import CellState, node_text
 from neo_common.wire.schema import Data, Hello, Metadata
 from support.world import Entry, World
 
-_HIDDEN = frozenset({"metadata", "cluster_id", "nodes", "data", "given_tid", "tentative", "copied_from", "durable"})
+_HIDDEN = frozenset(
+    {"metadata", "cluster_id", "nodes", "data", "given_tid", "after", "tentative", "copied_from", "durable"}
+)
 
 
 class Namer:
