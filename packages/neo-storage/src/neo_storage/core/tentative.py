@@ -237,7 +237,7 @@ class Tentative:
         """Return *record*, as it is in the log at *position*, with what went ahead of it."""
         ahead = self._ahead.get(record.ttid)
         if ahead is None and not record.tentative:  # as nearly all
-            size, whole = 0, True
+            size, whole = ENTRY_BYTES * (len(record.writes) + len(record.reads)), True
             for write in record.writes:
                 data = write.data
                 size += len(data.value)
