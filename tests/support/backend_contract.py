@@ -4,6 +4,7 @@ The rules are those of `neo_storage.backends.base`; a fourth back end needs only
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import pytest
@@ -19,6 +20,7 @@ from neo_common.wire.schema import (
     Data,
     Decision,
     Metadata,
+    RangeDigest,
     Revision,
     Tombstone,
     Transaction,
@@ -34,6 +36,7 @@ from neo_storage.backends.base import (
     ApplyCommit,
     ApplyCopy,
     ApplyDecision,
+    ApplyDrop,
     ApplyEpoch,
     ApplyIdentity,
     ApplyPack,
@@ -41,7 +44,9 @@ from neo_storage.backends.base import (
     Backend,
     Kept,
     Op,
+    Place,
     RangeReader,
+    digest_of,
 )
 
 S1, S2 = NodeId(0x01000001), NodeId(0x01000002)
@@ -569,3 +574,131 @@ class BackendContract:
         self.pack(tabled, P0, T2)
         kept = backends.reopen(tabled).open()
         assert (kept.last_tid, kept.last_oid) == (T2, 2)
+
+    # ------------------------------------------------------------------------------------------ copying
+
+    @staticmethod
+    def copied(
+        reader: RangeReader, *, limit: int = 100, limit_bytes: int = 2**20, stop: Tid = END
+    ) -> list[Transaction]:
+        """All of P0 by as many calls as it takes, each part as it came."""
+        found: list[Transaction] = []
+        place: Place | None = Place(Tid(0), Oid(0))
+        while place is not None:
+            part, place = reader.copy(P0, place, stop, values=True, limit=limit, limit_bytes=limit_bytes)
+            found += part
+        return found
+
+    def test_copy_gives_history_in_parts_however_small(self, backend: Backend) -> None:
+        backend.apply([commit(T1, write(0, b"a"), write(2, b"bb"), write(4, None)), commit(T2, write(1, b"other"))], 1)
+        backend.apply([commit(T3, write(2, b"ccc", T1), write(4, b"d", T1, T1))], 2)
+        reader = backend.range_reader()
+        whole = self.copied(reader)
+        assert [(t.tid, t.metadata, t.parts) for t in whole] == [(T1, META, (P0,)), (T3, META, (P0,))]
+        for limit, limit_bytes in ((1, 2**20), (2, 2**20), (100, 1), (100, 3)):
+            revisions = [r for t in self.copied(reader, limit=limit, limit_bytes=limit_bytes) for r in t.revisions]
+            assert revisions == [r for t in whole for r in t.revisions]
+        assert [t.tid for t in self.copied(reader, stop=T2)] == [T1]
+        reader.close()
+
+    def test_copy_without_values_has_their_checksums(self, backend: Backend) -> None:
+        backend.apply([commit(T1, write(0, b"abc"))], 1)
+        reader = backend.range_reader()
+        (transaction,), rest = reader.copy(P0, Place(T1, Oid(0)), END, values=False, limit=9, limit_bytes=9)
+        assert rest is None
+        assert transaction.revisions[0].data == data(b"abc")._replace(value=b"")
+        reader.close()
+
+    def test_copy_gives_transactions_without_revisions(self, backend: Backend) -> None:
+        empty = [
+            ApplyCommit(ttid(n), 1, Tid(n << 32), META, (P0,), ((P0, ()),), no_pieces, NO_TID) for n in range(1, 8)
+        ]
+        backend.apply([*empty, commit(Tid(8 << 32), write(0, b"a"))], 1)
+        reader = backend.range_reader()
+        for limit in (1, 3, 100):
+            tids = [t.tid >> 32 for t in self.copied(reader, limit=limit)]
+            assert sorted(set(tids)) == [1, 2, 3, 4, 5, 6, 7, 8]
+        reader.close()
+
+    def test_what_was_copied_in_parts_is_the_same(self, backends: Backends, backend: Backend) -> None:
+        large = bytes(range(256)) * (5 * PIECE_BYTES // 512)
+        pieces = {Oid(6): [large[at : at + PIECE_BYTES] for at in range(0, len(large), PIECE_BYTES)]}
+        backend.apply([commit(T1, write(0, b"a"), write(2, b"bb"), write(6, large)), commit(T2, write(2, b"c", T1))], 1)
+        reader = backend.range_reader()
+        other = backends.new()
+        other.open()
+        for part in self.copied(reader, limit=1):
+            other.apply([ApplyCopy(P0, (part,), (), lambda oid: iter(pieces[oid]))], 1)
+            other.apply([ApplyCopy(P0, (part,), (), lambda oid: iter(pieces[oid]))], 1)  # it may come twice
+        theirs = other.range_reader()
+        assert self.copied(theirs) == self.copied(reader)
+        assert theirs.digest(P0, T1, END) == reader.digest(P0, T1, END)
+        assert other.piece(P0, Oid(6), T1, PIECE_BYTES) == pieces[Oid(6)][1]
+        reader.close()
+        theirs.close()
+
+    def test_ranges_cover_all_that_is_there(self, backend: Backend) -> None:
+        backend.apply([commit(Tid(n << 32), write(0, b"%d" % n), write(2, b"x")) for n in range(1, 40)], 1)
+        reader = backend.range_reader()
+        ranges = reader.digests(P0, Tid(5), END, size=10, limit=100)
+        assert ranges[0].start == 5
+        assert ranges[-1].stop == 39 << 32
+        assert all(b.start == a.stop + 1 for a, b in pairwise(ranges))
+        assert sum(r.revisions for r in ranges) == reader.count(P0, Tid(5), END) == 78
+        assert all(r.revisions <= 10 for r in ranges)
+        assert [reader.digest(P0, r.start, r.stop) for r in ranges] == list(ranges)
+        assert reader.digests(P0, Tid(5), END, size=10, limit=3) == ranges[:3]
+        assert reader.digests(P0, Tid(40 << 32), END, size=10, limit=3) == ()
+        assert reader.digests(P0, T1, T1, size=1, limit=9) == (reader.digest(P0, T1, T1),)
+        reader.close()
+
+    def test_digest_differs_when_anything_does(self, backends: Backends, backend: Backend) -> None:
+        base = [commit(T1, write(0, b"a"), write(2, b"b")), commit(T2, write(0, b"c", T1))]
+        others: list[list[Op]] = [
+            [commit(T1, write(0, b"a")), base[1]],
+            [commit(T1, write(0, b"a"), write(2, b"B.")), base[1]],
+            [commit(T1, write(0, b"a"), write(2, b"b", NO_TID, T1)), base[1]],
+            [commit(T1, write(0, b"a"), write(2, b"b"), metadata=META._replace(user=b"x")), base[1]],
+            [base[0]],
+            [base[0], commit(T3, write(0, b"c", T1))],
+        ]
+        backend.apply(base, 1)
+        digests = {backend.range_reader().digest(P0, T1, END)}
+        for ops in others:
+            other = backends.new()
+            other.open()
+            other.apply(ops, 1)
+            reader = other.range_reader()
+            digests.add(reader.digest(P0, T1, END))
+            reader.close()
+        assert len(digests) == len(others) + 1
+
+    def test_digest_is_the_one_that_is_written_down(self, backend: Backend) -> None:
+        """Cells of one row may stand in databases of different kinds."""
+        backend.apply([commit(T1, write(0, b"a"), write(2, None))], 1)
+        reader = backend.range_reader()
+        session = ttid(1).session
+        transactions = f"{T1},{session},1,75736572,776861742077617320646F6E65,80657874;".encode()
+        revisions = f"{T1},0,0,0,1,{(bytes(15) + bytes([1])).hex()};{T1},2,0,15,0,{bytes(16).hex()};".encode()
+        assert reader.digest(P0, T1, T2) == RangeDigest(T1, T2, 2, digest_of(transactions, revisions))
+        reader.close()
+
+    def test_drop_erases_what_it_names(self, backend: Backend) -> None:
+        backend.apply([commit(T1, write(0, b"a"), write(2, b"b")), commit(T2, write(0, b"c", T1)), commit(T3)], 1)
+        backend.apply([commit(T4, write(0, b"d"), write(2, b"e"))], 2)
+        backend.apply([ApplyDrop(P0, (Place(T1, Oid(0)), Place(T2, Oid(0)), Place(T3, Oid(9))), (T4,))], 3)
+        reader = backend.range_reader()
+        assert [(t.tid, [r.oid for r in t.revisions]) for t in self.copied(reader)] == [(T1, [2])]
+        assert backend.current(P0, Oid(0)) == NO_TID
+        reader.close()
+
+    def test_state_of_a_pack_is_told(self, tabled: Backend) -> None:
+        tabled.apply([commit(Tid(n << 32), write(0, b"%d" % n), write(2, b"x")) for n in range(1, 9)], 1)
+        reader = tabled.range_reader()
+        assert reader.packed(P0) == (NO_TID, True)
+        assert not tabled.pack_step(P0, T5, 1).done
+        assert reader.packed(P0) == (T5, False)
+        while not tabled.pack_step(P0, T5, 1).done:
+            pass
+        assert reader.packed(P0) == (T5, True)
+        reader.close()

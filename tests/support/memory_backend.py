@@ -4,11 +4,10 @@ It keeps whole values and nothing on disk; `snapshot` and `restore` are its disk
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from neo_common.errors import DataCorrupted
 from neo_common.ids import NO_EPOCH, NO_NODE, NO_TID, Epoch, NodeId, Oid, Partition, Tid, Ttid
 from neo_common.model.partition_table import EMPTY, PartitionTable
 from neo_common.wire.schema import (
@@ -20,6 +19,7 @@ from neo_common.wire.schema import (
     Data,
     Decision,
     Metadata,
+    RangeDigest,
     Revision,
     Tombstone,
     Transaction,
@@ -34,6 +34,7 @@ from neo_storage.backends.base import (
     ApplyCommit,
     ApplyCopy,
     ApplyDecision,
+    ApplyDrop,
     ApplyEpoch,
     ApplyIdentity,
     ApplyPack,
@@ -41,7 +42,9 @@ from neo_storage.backends.base import (
     Kept,
     Op,
     PackStep,
+    Place,
     Stored,
+    digest_of,
 )
 
 NO_CEILINGS = Ceilings(NO_TID, Oid(0))
@@ -220,11 +223,17 @@ class MemoryBackend:
                 transactions = s.transactions.get(partition, {})
                 s.transactions[partition] = {t: x for t, x in transactions.items() if t <= keep}
                 s.cursors.pop(partition, None)
-            case ApplyCopy(partition, transactions, decisions):
+            case ApplyCopy(partition, transactions, decisions, pieces):
                 for transaction in transactions:
-                    self._copy(partition, transaction)
+                    self._copy(partition, transaction, pieces)
                 for decision in decisions:
                     s.decisions[decision.ttid] = decision
+            case ApplyDrop(partition, places, tids):
+                for oid, revisions in sorted(s.cells.get(partition, {}).items()):
+                    gone = [r for r in revisions if r.tid in tids or Place(r.tid, oid) in places]
+                    self._remove(partition, oid, gone)
+                for tid in tids:
+                    s.transactions.get(partition, {}).pop(tid, None)
             case ApplyPack(order, tid):
                 s.pack_order, s.pack_tid = order, tid
             case ApplyCollect(tid, oids):
@@ -249,14 +258,17 @@ class MemoryBackend:
                     data = data._replace(value=b"".join(op.pieces(write.oid)))
                 self._add(partition, write.oid, Rev(op.tid, write.copied_from, data))
 
-    def _copy(self, partition: Partition, transaction: Transaction) -> None:
+    def _copy(self, partition: Partition, transaction: Transaction, pieces: Callable[[Oid], Iterator[bytes]]) -> None:
         s = self._state
         s.last_tid = max(s.last_tid, transaction.tid)
         self._note(partition, transaction.tid, Trans(transaction.ttid, transaction.metadata, transaction.parts))
         for revision in transaction.revisions:
-            if revision.data is None or (revision.data.size and not revision.data.value):
-                raise DataCorrupted(f"the value of {revision.oid:#x} was copied without its pieces")
-            self._add(partition, revision.oid, Rev(revision.tid, revision.copied_from, revision.data))
+            data = revision.data
+            assert data is not None
+            if data.size and not data.value:
+                data = data._replace(value=b"".join(pieces(revision.oid)))
+            if not any(r.tid == revision.tid for r in self._revisions(partition, revision.oid)):
+                self._add(partition, revision.oid, Rev(revision.tid, revision.copied_from, data))
 
     def _note(self, partition: Partition, tid: Tid, transaction: Trans) -> None:
         self._state.transactions.setdefault(partition, {}).setdefault(tid, transaction)
@@ -275,9 +287,9 @@ class MemoryBackend:
         cell[oid] = tuple(r for r in cell[oid] if r not in gone)
         if not cell[oid]:
             del cell[oid]
-        for tid in {r.tid for r in gone}:
-            if not any(r.tid == tid for revisions in cell.values() for r in revisions):
-                self._state.transactions[partition].pop(tid, None)
+        left = {r.tid for revisions in cell.values() for r in revisions}
+        for tid in {r.tid for r in gone} - left:
+            self._state.transactions[partition].pop(tid, None)
 
 
 def _packed_away(revisions: tuple[Rev, ...], tid: Tid) -> list[Rev]:
@@ -357,6 +369,72 @@ class MemoryRangeReader:
                     size += len(data.value)
                     out.append(Revision(oid, rev.tid, rev.copied_from, data))
         return tuple(out), None
+
+    def copy(
+        self, partition: Partition, start: Place, stop: Tid, *, values: bool, limit: int, limit_bytes: int
+    ) -> tuple[tuple[Transaction, ...], Place | None]:
+        found: dict[Tid, list[Revision]] = {}
+        rest: Place | None = None
+        count = size = 0
+        for tid, oid, rev in self._in_order(partition, start.tid, stop):
+            if (tid, oid) < start:
+                continue
+            if count >= limit or (count and values and size + rev.data.size > limit_bytes):
+                rest = Place(tid, oid)
+                break
+            count += 1
+            size += rev.data.size
+            found.setdefault(tid, []).append(
+                Revision(oid, tid, rev.copied_from, rev.travelling() if values else rev.data._replace(value=b""))
+            )
+        out: list[Transaction] = []
+        for tid, (ttid, metadata, parts) in sorted(self._state.transactions.get(partition, {}).items()):
+            if not start.tid <= tid <= stop or (rest is not None and tid >= rest.tid and tid not in found):
+                continue
+            if len(out) >= limit:
+                return tuple(out), Place(tid, Oid(0))
+            out.append(Transaction(tid, ttid, metadata, parts, tuple(found.get(tid, ()))))
+        return tuple(out), rest
+
+    def _in_order(self, partition: Partition, start: Tid, stop: Tid) -> list[tuple[Tid, Oid, Rev]]:
+        cell = self._state.cells.get(partition, {})
+        return sorted((r.tid, oid, r) for oid, revs in cell.items() for r in revs if start <= r.tid <= stop)
+
+    def count(self, partition: Partition, start: Tid, stop: Tid) -> int:
+        return len(self._in_order(partition, start, stop))
+
+    def digest(self, partition: Partition, start: Tid, stop: Tid) -> RangeDigest:
+        revisions = self._in_order(partition, start, stop)
+        lines = [
+            f"{tid},{oid},{r.copied_from},{int(r.data.compression)},{r.data.size},{r.data.checksum.hex().upper()};"
+            for tid, oid, r in revisions
+        ]
+        heads = [
+            f"{tid},{t.ttid.session},{t.ttid.counter}," + ",".join(x.hex().upper() for x in t.metadata) + ";"
+            for tid, t in sorted(self._state.transactions.get(partition, {}).items())
+            if start <= tid <= stop
+        ]
+        digest = digest_of("".join(heads).encode(), "".join(lines).encode())
+        return RangeDigest(start, stop, len(revisions), digest)
+
+    def digests(self, partition: Partition, start: Tid, stop: Tid, *, size: int, limit: int) -> tuple[RangeDigest, ...]:
+        found: list[RangeDigest] = []
+        weights = {t: 1 for t in self._state.transactions.get(partition, {}) if start <= t <= stop}
+        for tid, _, _ in self._in_order(partition, start, stop):
+            weights[tid] = weights.get(tid, 0) + 1
+        weight, tids = 0, sorted(weights)
+        for i, tid in enumerate(tids):
+            weight += weights[tid]
+            if i + 1 == len(tids) or weight + weights[tids[i + 1]] > size:
+                found.append(self.digest(partition, start, tid))
+                start, weight = Tid(tid + 1), 0
+                if len(found) == limit:
+                    break
+        return tuple(found)
+
+    def packed(self, partition: Partition) -> tuple[Tid, bool]:
+        tid, rest = self._state.cursors.get(partition, (NO_TID, None))
+        return tid, rest is None
 
     def undo(self, partition: Partition, oid: Oid, tid: Tid) -> UndoInfo | None:
         revisions = self._state.cells.get(partition, {}).get(oid, ())

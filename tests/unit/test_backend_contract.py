@@ -16,18 +16,21 @@ class TestSqlite(BackendContract):
 
     @pytest.fixture
     def backends(self, tmp_path: Path) -> Iterator[Backends]:
-        made: list[Backend] = []
+        made: list[tuple[Backend, Path]] = []
+
+        def at(path: Path) -> Backend:
+            made.append((SqliteBackend(path, wal_bytes=0), path))
+            return made[-1][0]
 
         def new() -> Backend:
-            made.append(SqliteBackend(tmp_path / "data.sqlite", wal_bytes=0))
-            return made[-1]
+            return at(tmp_path / f"data{len(made)}.sqlite")
 
         def reopen(backend: Backend) -> Backend:
             backend.close()
-            return new()
+            return at(next(path for b, path in made if b is backend))
 
         yield Backends(new, reopen)
-        for backend in made:
+        for backend, _ in made:
             backend.close()
 
 

@@ -870,20 +870,40 @@ class SyncOk(NamedTuple):
     votes: tuple[VoteId, ...]
 
 
+class RangeDigest(NamedTuple):
+    """What a cell has of the tids from *start* to *stop*, both included, in 16 bytes (docs/replication.md)."""
+
+    start: Tid
+    stop: Tid
+    revisions: U64
+    digest: Bytes16
+
+
 @_notify(0x0209, (S,), (S,))
 class Pull(NamedTuple):
-    """A cell that joins asks for committed history: tids from *start* to *stop*, both included."""
+    """A cell asks for committed history: from oid *first* of tid *start* to all of tid *stop*.
+
+    With *start* 0 (a cell that joins): for the decisions up to *stop*.
+    """
 
     epoch: Epoch
     version: Version
     partition: Partition
     start: Tid
     stop: Tid
+    first: Oid = Oid(0)
+    number: U32 = 0
+    """Repeated in the answer."""
+    values: bool = True
+    """With values; else oids, tids and checksums only."""
 
 
 @_notify(0x020A, (S,), (S,))
 class PullData(NamedTuple):
-    """Some of it, in the order of tids. `next` 0: that was all."""
+    """Some of it, in the order of tids and oids. `next` 0: that was all; else pull again from there.
+
+    A transaction may be cut: what follows of it has its metadata again. Values in pieces come before, in PullPiece.
+    """
 
     epoch: Epoch
     version: Version
@@ -892,6 +912,60 @@ class PullData(NamedTuple):
     transactions: tuple[Transaction, ...]
     decisions: tuple[Decision, ...]
     next: Tid
+    next_oid: Oid = Oid(0)
+    number: U32 = 0
+
+
+@_notify(0x020B, (S,), (S,))
+class PullPiece(NamedTuple):
+    """A piece of a value, ahead of the PullData that names it. Offsets ascend, without gap."""
+
+    partition: Partition
+    number: U32
+    oid: Oid
+    tid: Tid
+    offset: U64
+    value: bytes
+
+
+@_notify(0x020C, (S,), (S,))
+class PullNo(NamedTuple):
+    """That cell is not given here, not now: ask another."""
+
+    partition: Partition
+    number: U32
+    text: str
+
+
+@_notify(0x020D, (S,), (S,))
+class Compare(NamedTuple):
+    """Which of these ranges are not the same at yours? Without ranges: how much is there from *start* on?
+
+    Of tids up to *stop*, or to the last one there.
+    """
+
+    epoch: Epoch
+    version: Version
+    partition: Partition
+    number: U32
+    start: Tid
+    stop: Tid
+    ranges: tuple[RangeDigest, ...]
+
+
+@_notify(0x020E, (S,), (S,))
+class Compared(NamedTuple):
+    """`different`: the places, in the question, of the ranges that differ."""
+
+    partition: Partition
+    number: U32
+    stop: Tid
+    """The last tid that counts."""
+    revisions: U64
+    """How many revisions there are from *start* to *stop*; only told without ranges."""
+    different: tuple[U32, ...]
+    load: U32
+    """How many such questions wait here: who can choose asks the least loaded."""
 
 
 # ---------------------------------------------------------------------------------------------- client and master
@@ -1429,6 +1503,40 @@ class Overdue(NamedTuple):
     """Others have waited for `overdue_s` for what these votes hold: abort them. (Never sent for votes of mode A.)"""
 
     voted: tuple[VotedId, ...]
+
+
+class CellCopy(NamedTuple):
+    """How far the copying of a cell is."""
+
+    partition: Partition
+    source: NodeId
+    """Whom it pulls from; 0 when it has nobody."""
+    upto: Tid
+    """All up to that tid is as it is there."""
+    stop: Tid
+    revisions: U64
+    """Compared or copied since it began."""
+    left: U64
+    """Revisions to go, about."""
+    bytes: U64
+    """Copied since it began."""
+    seconds: U32
+    """Since it began."""
+
+
+@_notify(0x0440, (S,), (M,))
+class Copying(NamedTuple):
+    """The cells that a storage copies now: every second while there are any, and once when there are none left."""
+
+    cells: tuple[CellCopy, ...]
+
+
+@_notify(0x0441, (S,), (M,))
+class CaughtUp(NamedTuple):
+    """These cells have, in that reign, history up to near the present: they may join."""
+
+    epoch: Epoch
+    partitions: tuple[Partition, ...]
 
 
 # ---------------------------------------------------------------------------------------------- masters

@@ -8,6 +8,9 @@ decides: it must answer at once (SQLite from the page cache in the hub, about 10
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+from xxhash import xxh3_128_digest
+
+from neo_common.errors import DataCorrupted
 from neo_common.ids import Epoch, NodeId, Oid, Partition, Tid, Ttid
 from neo_common.model.partition_table import PartitionTable
 from neo_common.wire.schema import (
@@ -17,6 +20,7 @@ from neo_common.wire.schema import (
     Data,
     Decision,
     Metadata,
+    RangeDigest,
     Revision,
     Tombstone,
     Transaction,
@@ -33,6 +37,13 @@ class Stored(NamedTuple):
     data: Data
 
 
+class Place(NamedTuple):
+    """A place in the history of a partition, which is ordered by tid, then oid."""
+
+    tid: Tid
+    oid: Oid
+
+
 class Reader(Protocol):
     """What the core reads while it decides."""
 
@@ -47,6 +58,16 @@ class Reader(Protocol):
 
         A value of at most PIECE_BYTES has one, at 0.
         """
+
+
+def digest_of(transactions: bytes, revisions: bytes) -> bytes:
+    """Return the digest of a range of tids, the same for every back end: 16 bytes.
+
+    *transactions*: for each, in the order of tids, `tid,session,counter,USER,DESCRIPTION,EXTENSION;`. *revisions*: for
+    each, in the order of tids, then oids, `tid,oid,copied_from,compression,size,CHECKSUM;`. Numbers in decimal, bytes
+    in capital hexadecimal digits, so that each database can write it by itself.
+    """
+    return xxh3_128_digest(transactions + b"|" + revisions)
 
 
 class ApplyIdentity(NamedTuple):
@@ -115,12 +136,29 @@ class ApplyClear(NamedTuple):
     keep: Tid
 
 
+def no_pieces(oid: Oid) -> Iterator[bytes]:
+    """Yield the pieces of a value that has none. Raises DataCorrupted."""
+    raise DataCorrupted(f"the value of {oid:#x} was copied without its pieces")
+
+
 class ApplyCopy(NamedTuple):
-    """Committed history from another cell."""
+    """Committed history from another cell. A transaction may come in several parts; what is there already stays.
+
+    `pieces` gives the pieces of an oid in order, of the one transaction for values in pieces.
+    """
 
     partition: Partition
     transactions: tuple[Transaction, ...]
     decisions: tuple[Decision, ...]
+    pieces: "Callable[[Oid], Iterator[bytes]]" = no_pieces
+
+
+class ApplyDrop(NamedTuple):
+    """Erase single revisions, and single transactions with all their revisions here: another cell knows better."""
+
+    partition: Partition
+    revisions: tuple[Place, ...]
+    transactions: tuple[Tid, ...]
 
 
 class ApplyPack(NamedTuple):
@@ -148,6 +186,7 @@ Op = (
     | ApplyAmnesty
     | ApplyClear
     | ApplyCopy
+    | ApplyDrop
     | ApplyPack
     | ApplyCollect
 )
@@ -202,6 +241,31 @@ class RangeReader(Protocol):
         At least one if there is any, however large; of its values, those beyond *limit_bytes* are left out as if they
         were in pieces: `piece` has them.
         """
+
+    def copy(
+        self, partition: Partition, start: Place, stop: Tid, *, values: bool, limit: int, limit_bytes: int
+    ) -> tuple[tuple[Transaction, ...], Place | None]:
+        """Return history from *start* on to all of tid *stop*, and where to go on (None at the end).
+
+        About *limit* revisions, or *limit_bytes* of values, but at least one if there is any: a transaction may be
+        cut. Values in pieces are left out, and all without *values*: then there are their sizes and checksums only.
+        """
+
+    def count(self, partition: Partition, start: Tid, stop: Tid) -> int:
+        """Return how many revisions have tids from *start* to *stop*."""
+
+    def digest(self, partition: Partition, start: Tid, stop: Tid) -> RangeDigest:
+        """Return the digest of these tids: `digest_of` says of what."""
+
+    def digests(self, partition: Partition, start: Tid, stop: Tid, *, size: int, limit: int) -> tuple[RangeDigest, ...]:
+        """Return digests of ranges that follow each other from *start* on, at most *limit*.
+
+        Each has about *size* revisions (or transactions), one transaction at least; the last one ends with the last
+        tid that is there. None when there is nothing.
+        """
+
+    def packed(self, partition: Partition) -> tuple[Tid, bool]:
+        """Return to which tid the cell is, or is being, packed by `pack_step` (0: never), and whether that is done."""
 
     def records(
         self, partition: Partition, first: Oid, before: Tid, *, newer: bool, limit: int, limit_bytes: int

@@ -14,11 +14,13 @@ from neo_common.wire.schema import (
     Compression,
     Data,
     Metadata,
+    RangeDigest,
     Revision,
     Transaction,
     UndoInfo,
 )
-from neo_storage.backends.base import Stored
+from neo_storage.backends import copying
+from neo_storage.backends.base import Place, Stored
 from neo_storage.backends.codec import unpack_parts
 from neo_storage.backends.database import Database, Row
 
@@ -92,6 +94,39 @@ class DatabaseReader:
                 found.append(read[0])
                 room -= read[1]
         return tuple(found), NO_TID
+
+    def copy(
+        self, partition: Partition, start: Place, stop: Tid, *, values: bool, limit: int, limit_bytes: int
+    ) -> tuple[tuple[Transaction, ...], Place | None]:
+        """Return history from *start* on to all of tid *stop*, and where to go on (None at the end)."""
+        with self._db.snapshot("copy"):
+            return copying.copy(
+                self._db, partition, start, min(stop, MAX_TID), values=values, limit=limit, limit_bytes=limit_bytes
+            )
+
+    def count(self, partition: Partition, start: Tid, stop: Tid) -> int:
+        """Return how many revisions have tids from *start* to *stop*: a walk of an index, some 50 ns each."""
+        with self._db.snapshot("count"):
+            row = self._db.one(self._sql.count_range, (partition, start, min(stop, MAX_TID)))
+        return 0 if row is None else int(row[0])
+
+    def digest(self, partition: Partition, start: Tid, stop: Tid) -> RangeDigest:
+        """Return the digest of these tids."""
+        with self._db.snapshot("digest"):
+            return copying.digest(self._db, partition, start, min(stop, MAX_TID))
+
+    def digests(
+        self, partition: Partition, start: Tid, stop: Tid, *, size: int, limit: int
+    ) -> tuple[RangeDigest, ...]:
+        """Return digests of ranges that follow each other from *start* on."""
+        with self._db.snapshot("digests"):
+            return copying.digests(self._db, partition, start, min(stop, MAX_TID), size=size, limit=limit)
+
+    def packed(self, partition: Partition) -> tuple[Tid, bool]:
+        """Return to which tid the cell is, or is being, packed, and whether that is done."""
+        with self._db.snapshot("packed"):
+            row = self._db.one(self._sql.pack_cursor, (partition,))
+        return (NO_TID, True) if row is None else (Tid(row[0]), row[1] is None)
 
     def records(
         self, partition: Partition, first: Oid, before: Tid, *, newer: bool, limit: int, limit_bytes: int

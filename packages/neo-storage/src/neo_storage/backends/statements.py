@@ -4,7 +4,7 @@ from typing import Final
 
 from neo_common.wire.schema import PIECE_BYTES, Compression
 from neo_storage.backends import logical
-from neo_storage.backends.dialect import Dialect, Scan
+from neo_storage.backends.dialect import Dialect, Scan, Statement
 
 ABSENT: Final = int(Compression.ABSENT)
 PAGE_ROWS: Final = 1000
@@ -122,6 +122,32 @@ SELECT count(*), coalesce(sum(size), 0),
   FROM {o} WHERE "partition" = ?1""")
         """Revisions, their bytes, objects that are not deleted."""
         self.count_trans = s(f'SELECT count(*) FROM {t} WHERE "partition" = ?1')
+
+
+        # ---- copying
+
+        where = 'WHERE "partition" = ?1 AND tid BETWEEN ?2 AND ?3'
+        keys = "tid, oid, copied_from, data_id, compression, checksum, size"
+        self.copy_rest = s(f"""
+SELECT {keys} FROM {by_tid} WHERE "partition" = ?1 AND tid = ?2 AND oid >= ?3 ORDER BY oid LIMIT ?4""")
+        self.copy = s(f"SELECT {keys} FROM {by_tid} {where} ORDER BY tid, oid LIMIT ?4")
+        heads = 'tid, session, counter, "user", description, extension, parts'
+        self.copy_trans = s(f"SELECT {heads} FROM {t} {where} ORDER BY tid LIMIT ?4")
+        self.count_range = s(f"SELECT count(*) FROM {by_tid} {where}")
+        self.nth = (
+            s(f"SELECT tid FROM {by_tid} {where} ORDER BY tid LIMIT 1 OFFSET ?4"),
+            s(f"SELECT tid FROM {t} {where} ORDER BY tid LIMIT 1 OFFSET ?4"),
+        )
+        """The tid of the revision, of the transaction, that has so many before it."""
+        self.last_in = (s(f"SELECT max(tid) FROM {by_tid} {where}"), s(f"SELECT max(tid) FROM {t} {where}"))
+        self.digest_trans = s(f"""
+SELECT tid, session, counter, "user", description, extension FROM {t} {where} ORDER BY tid""")
+        self.digest_obj = s(f"""
+SELECT tid, oid, copied_from, compression, size, checksum FROM {by_tid} {where} ORDER BY tid, oid""")
+        self.digest_texts: tuple[Statement, Statement] | None = None
+        """Where the database can write what is digested (transactions, revisions): (count, text), each in one row."""
+        self.find_obj = s(f'SELECT data_id, size FROM {o} WHERE "partition" = ?1 AND oid = ?2 AND tid = ?3')
+        self.drop_trans = d.delete(logical.TRANS, ("partition", "tid"))
 
 
 def _edge(key: str, table: str, also: str, *, is_up: bool) -> str:

@@ -21,6 +21,7 @@ from neo_storage.backends.base import (
     ApplyCommit,
     ApplyCopy,
     ApplyDecision,
+    ApplyDrop,
     ApplyEpoch,
     ApplyIdentity,
     ApplyPack,
@@ -29,6 +30,7 @@ from neo_storage.backends.base import (
     Op,
 )
 from neo_storage.backends.codec import pack_parts
+from neo_storage.backends.copying import drop
 from neo_storage.backends.database import Database
 from neo_storage.backends.removal import collectable, drop_data, drop_revisions, pieces_of
 
@@ -96,14 +98,12 @@ class Writer:
                         self._add_obj(partition, write.oid, op.tid, write.data, write.copied_from, op.pieces)
                 self._decide(Decision(op.ttid, op.attempt, op.tid, op.parts))
                 self._forget_decisions(op.forget)
-            case ApplyCopy(partition, transactions, decisions):
+            case ApplyCopy(partition, transactions, decisions, pieces):
                 for copied in transactions:
                     self._add_trans(partition, copied.tid, copied.ttid, copied.metadata, copied.parts)
                     for revision in copied.revisions:
                         assert revision.data is not None, "history is copied with its values"
-                        self._add_obj(
-                            partition, revision.oid, copied.tid, revision.data, revision.copied_from, _no_pieces
-                        )
+                        self._add_obj(partition, revision.oid, copied.tid, revision.data, revision.copied_from, pieces)
                 for decision in decisions:
                     self._decide(decision)
             case ApplyDecision(decision):
@@ -126,6 +126,9 @@ class Writer:
             case ApplyClear(partition, keep):
                 self._flush()
                 self._clear(partition, keep)
+            case ApplyDrop(partition, revisions, tids):
+                self._flush_revisions()
+                drop(self._db, partition, revisions, tids)
             case ApplyCollect(tid, oids):
                 self._flush()
                 self._collect(tid, oids)
@@ -207,10 +210,6 @@ class Writer:
         for oid in oids:
             partition = Partition(oid % self._partitions)
             drop_revisions(self._db, partition, collectable(self._db, partition, oid, tid))
-
-
-def _no_pieces(oid: Oid) -> Iterator[bytes]:
-    raise DataCorrupted(f"the value of {oid:#x} was copied without its pieces")
 
 
 def _as_pieces(data: Data, oid: Oid, pieces: Pieces) -> Iterator[bytes]:
