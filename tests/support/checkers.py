@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 from neo_common.ids import NO_TID, Epoch, Oid, Partition, Tid, Ttid
 from neo_common.wire.schema import Mode, Record, Write
+from neo_storage.backends.base import ApplyCopy, ApplyDrop
 from neo_storage.core import log_records as log
+from neo_storage.core.events import CopyIn
 
 TITLES = {
     1: "a commit that was acknowledged, or told to any client, is never lost",
@@ -304,11 +306,26 @@ class Committed:
                             del revisions[tid]
                 for p, ttid in [k for k, t in self.tids.items() if k[0] == partition and t > keep]:
                     del self.tids[p, ttid]
-            case log.LogCopy(partition, transactions, _):
-                for transaction in transactions:
-                    self._write(transaction.ttid, partition, transaction.tid, (r.oid for r in transaction.revisions))
+            case CopyIn(_, ops, _):
+                for op in ops:
+                    self._copied(op)
             case _:
                 pass
+
+    def _copied(self, op: object) -> None:
+        match op:
+            case ApplyCopy(partition, transactions):
+                for transaction in transactions:
+                    self._write(transaction.ttid, partition, transaction.tid, (r.oid for r in transaction.revisions))
+            case ApplyDrop(partition, revisions, tids):
+                for (p, oid), serials in self.history.items():
+                    for tid in [t for t in serials if p == partition and (t in tids or (t, oid) in revisions)]:
+                        del serials[tid]
+                left = {(p, t) for (p, _), serials in self.history.items() for t in serials}
+                for key in [k for k, t in self.tids.items() if k[0] == partition and (partition, t) not in left]:
+                    del self.tids[key]
+            case _:
+                raise AssertionError(op)
 
     def _write(self, ttid: Ttid, partition: Partition, tid: Tid, oids: Iterable[Oid]) -> None:
         old = self.tids.setdefault((partition, ttid), tid)

@@ -26,7 +26,7 @@ from neo_common.ids import (
     Ttid,
 )
 from neo_common.model.partition_table import EMPTY, PartitionTable, TableUpdate, whole
-from neo_common.states import Role, node_id, role_of
+from neo_common.states import CellState, Role, node_id, role_of
 from neo_common.wire import schema as s
 from neo_master.core.base import Exit
 from neo_master.core.master import MasterCore
@@ -38,6 +38,7 @@ S1, S2, S3 = (node_id(Role.STORAGE, n) for n in (1, 2, 3))
 C1, C2, C3 = (node_id(Role.CLIENT, n) for n in (1, 2, 3))
 A1 = node_id(Role.ADMIN, 1)
 WALL = 1_800_000_000.0
+OUT = CellState.OUT_OF_DATE
 ALL_ANSWERS = frozenset(
     (s.Fence, s.Start, s.Adopt, s.SetPT, s.Commit, s.Seal, s.SAbort, s.Gone, s.Renew, s.SetCeilings, s.Pack, s.Collect)
 )
@@ -126,6 +127,9 @@ class FakeStorage:
                 told = [s.CollectOk(number, len(oids))]
             case _:
                 told = []
+        if isinstance(packet, s.Start | s.Adopt | s.SetPT):
+            out = tuple(p for p in self.table.partitions_of(self.node) if self.table.state(p, self.node) == OUT)
+            told += [s.CaughtUp(self.epoch, out)] if out else []
         return told if type(packet) in self.answers else []
 
     def voted_by(self, session: Session) -> s.VotedBy:

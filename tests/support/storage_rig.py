@@ -38,6 +38,7 @@ from neo_common.wire.schema import (
     Bytes16,
     Ceilings,
     Commit,
+    Compare,
     Compression,
     Data,
     Decision,
@@ -47,7 +48,6 @@ from neo_common.wire.schema import (
     Mode,
     Packet,
     Pull,
-    PullData,
     ReadCheck,
     SetPT,
     Stable,
@@ -58,12 +58,27 @@ from neo_common.wire.schema import (
     Write,
 )
 from neo_storage.backends.base import Op
-from neo_storage.core.events import Append, Applied, Apply, DiskUsage, Exit, PackCells, Packed, ReadRange
+from neo_storage.core.copying import Step
+from neo_storage.core.events import (
+    Append,
+    Applied,
+    Apply,
+    CopiedIn,
+    CopyIn,
+    DiskUsage,
+    Exit,
+    PackCells,
+    Packed,
+    ReadOwn,
+    ReadRange,
+)
 from neo_storage.core.image import replay
 from neo_storage.core.log_records import LogRecord
 from neo_storage.core.node import StorageCore
 from neo_storage.core.settings import StorageSettings
 from neo_storage.core.tentative import MemorySpool
+from neo_storage.ranges import compare, pull
+from neo_storage.ranges import own as own_answer
 from support.memory_backend import MemoryBackend
 
 S1, S2, S3 = (node_id(Role.STORAGE, n) for n in (1, 2, 3))
@@ -174,7 +189,8 @@ class Rig:
         for position, ops in lacking:
             self.backend.apply(ops, position)
         self.to_apply: list[tuple[int, tuple[Op, ...]]] = []
-        self.reads: list[ReadRange] = []
+        self.reads: list[ReadRange | ReadOwn] = []
+        self.copies: list[CopyIn] = []
         self.packs: list[PackCells] = []
         self.logged: list[Log] = []
         self.cut: list[NodeId] = []
@@ -204,8 +220,10 @@ class Rig:
                 case Apply(position, ops):
                     assert position <= self.durable, "nothing is applied that is not durable"
                     self.to_apply.append((position, ops))
-                case ReadRange():
+                case ReadRange() | ReadOwn():
                     self.reads.append(effect)
+                case CopyIn():
+                    self.copies.append(effect)
                 case PackCells():
                     self.packs.append(effect)
                 case Disconnect(peer, _):
@@ -234,7 +252,23 @@ class Rig:
         return self.handle(Durable(self.durable))
 
     def apply(self) -> list[Sent]:
-        """The back end catches up with what was ordered."""
+        """The back end catches up with what was ordered, and answers what this node has asked for itself."""
+        sent: list[Sent] = []
+        while True:
+            sent += self._apply()
+            own = [r for r in self.reads if isinstance(r, ReadOwn)]
+            if not self.copies and not own:
+                return sent
+            copies, self.copies = self.copies, []
+            for copy in copies:
+                self.backend.apply(copy.ops, self.backend.open().position)
+                sent += self.handle(CopiedIn(copy.number))
+            for read in own:
+                self.reads.remove(read)
+                sent += self.handle(own_answer(self.backend.range_reader(), read.number, read.question))
+            sent += self.flush()
+
+    def _apply(self) -> list[Sent]:
         sent: list[Sent] = []
         while self.to_apply:
             batch, self.to_apply = self.to_apply, []
@@ -265,19 +299,21 @@ class Rig:
         self.log = [entry for entry in self.log if entry[0] <= self.durable]
         self._begin(self.core.me)
 
-    def history(self, packet: Pull) -> PullData:
-        """Return what the shell answers to a Pull that was ordered as a ReadRange."""
-        found, rest = self.backend.range_reader().transactions(
-            [packet.partition],
-            packet.start,
-            packet.stop,
-            descending=False,
-            revisions=True,
-            values=True,
-            limit=2,
-            limit_bytes=2**20,
-        )
-        return PullData(packet.epoch, packet.version, packet.partition, packet.stop, found, (), rest)
+    def give(self) -> list[Sent]:
+        """Answer what other storages have asked, as the shell does."""
+        sent: list[Sent] = []
+        asked = [r for r in self.reads if isinstance(r, ReadRange) and not r.request]
+        for read in asked:
+            self.reads.remove(read)
+            reader = self.backend.range_reader()
+            match read.packet:
+                case Compare() as question:
+                    sent.append(Sent(read.peer, compare(reader, question, len(asked))))
+                case Pull() as question:
+                    pieces: list[Sent] = []
+                    answer = pull(reader, question, lambda piece, to=read.peer, out=pieces: out.append(Sent(to, piece)))
+                    sent += [*pieces, Sent(read.peer, answer)]
+        return sent
 
     # ---- stories
 
@@ -387,6 +423,25 @@ def relay(rigs: dict[NodeId, Rig], sent: list[Sent], source: NodeId) -> list[Sen
         for node, rig in sorted(rigs.items()):
             todo += [(node, s) for s in rig.flush()]
     return elsewhere
+
+
+def converse(rigs: dict[NodeId, Rig], sent: list[Sent] | None = None, source: NodeId = NO_NODE) -> list[Sent]:
+    """Pass on *sent* and all that follows, long reads, copies and ticks included, until nothing moves."""
+    elsewhere = relay(rigs, sent or [], source)
+    for _ in range(1000):
+        is_moving = False
+        for node, rig in sorted(rigs.items()):
+            new = rig.settle() + rig.give()
+            is_moving |= bool(new)
+            elsewhere += relay(rigs, new, node)
+        if not is_moving:
+            ticked = [(node, rig.tick(0.1)) for node, rig in sorted(rigs.items())]
+            moved = [relay(rigs, new, node) for node, new in ticked]
+            elsewhere += [item for new in moved for item in new]
+            copies = [c for rig in rigs.values() for c in rig.core.copies.copies.values() if c.step != Step.WAIT]
+            if not copies and not any(rig.reads or rig.copies for rig in rigs.values()):
+                return elsewhere
+    raise AssertionError("they talk for ever")
 
 
 def packets(sent: list[Sent]) -> Iterator[str]:

@@ -13,14 +13,15 @@ from collections import deque
 from neo_common.core import Durable
 from neo_common.ids import NO_NODE, Epoch, NodeId
 from neo_common.states import Role
-from neo_common.wire.schema import INLINE_BYTES, Pull, PullData
+from neo_common.wire.schema import Compare, Pull
 from neo_storage.backends.base import Op
 from neo_storage.core import image as images
-from neo_storage.core.events import Append, Applied, Apply, Exit, Named, PackCells, ReadRange
+from neo_storage.core.events import Append, Applied, Apply, CopiedIn, CopyIn, Exit, Named, PackCells, ReadOwn, ReadRange
 from neo_storage.core.log_records import LogRecord
 from neo_storage.core.node import StorageCore
 from neo_storage.core.settings import StorageSettings
 from neo_storage.core.tentative import MemorySpool
+from neo_storage.ranges import compare, own, pull
 from support.checkers import Committed
 from support.memory_backend import MemoryBackend, State
 from support.seeking import Seeker
@@ -55,6 +56,10 @@ class Disk:
         self.saved_position = -1
         self.since: list[tuple[int, tuple[Op, ...]]] = []
         """What it has applied since."""
+        self.copies: list[tuple[int, CopyIn]] = []
+        """What was copied, each with the position of the last log record before it."""
+        self.saved_copies: list[CopyIn] = []
+        """Those of them that the checkpoint has."""
 
     @property
     def position(self) -> int:
@@ -88,11 +93,11 @@ class Storing(Seeker):
             disk.backend.apply(ops, position)
             disk.since.append((position, ops))
         self.node = image.node if image.node != NO_NODE else self.given_node
-        self._to_apply: deque[tuple[int, tuple[Op, ...]]] = deque()
+        self._to_apply: deque[tuple[int, tuple[Op, ...] | CopyIn]] = deque()
         self._is_flushing = False
         self._is_applying = False
         self._flush_due = False
-        self._reads: list[ReadRange] = []
+        self._reads: list[ReadRange | ReadOwn] = []
         self.make_bootstrap()
         return StorageCore(self.node, image, disk.backend, self.settings, self.instant())
 
@@ -110,6 +115,8 @@ class Storing(Seeker):
         disk.since = disk.since[:keep]
         for position, ops in disk.since:
             disk.backend.apply(ops, position)
+        there = [*map(id, disk.saved_copies), *(id(ops) for _, ops in disk.since)]
+        disk.copies = [c for c in disk.copies if id(c[1]) in there or id(c[1].ops) in there]
 
     def named(self, node: NodeId) -> None:
         if self.node == NO_NODE:
@@ -125,8 +132,13 @@ class Storing(Seeker):
     def committed(self) -> Committed:
         """Return what the log says, flushed or not."""
         result = Committed()
-        for _, record in self.disk.ever:
+        copies = deque(self.disk.copies)
+        for position, record in self.disk.ever:
+            while copies and copies[0][0] < position:
+                result.add(copies.popleft()[1])
             result.add(record)
+        for _, copy in copies:
+            result.add(copy)
         return result
 
     # ---- the shell
@@ -155,9 +167,13 @@ class Storing(Seeker):
             case Apply(position, ops):
                 self._to_apply.append((position, ops))
                 self._apply_some()
-            case ReadRange():
+            case ReadRange() | ReadOwn():
                 self._reads.append(effect)
                 self._read_some()
+            case CopyIn():
+                disk.copies.append((disk.position, effect))
+                self._to_apply.append((-1, effect))
+                self._apply_some()
             case PackCells():
                 self.world.note(self.name, "packs", effect)
             case Exit(_, reason):
@@ -197,19 +213,28 @@ class Storing(Seeker):
         self._is_applying = False
         rng, disk = self.world.rng, self.disk
         batch = [self._to_apply.popleft() for _ in range(rng.randint(1, len(self._to_apply)))]
+        copied: CopyIn | None = None
         for position, ops in batch:
+            if isinstance(ops, CopyIn):
+                copied, position, ops = ops, disk.backend.state.position, ops.ops
             assert position <= disk.durable, f"{self.name} applies {position} before it is durable"
             disk.backend.apply(ops, position)
             disk.since.append((position, ops))
-        if rng.random() < 0.2:
+        is_save = any(isinstance(ops, CopyIn) and ops.durable for _, ops in batch)
+        if is_save or rng.random() < 0.2:
             disk.saved = cheap_copy(disk.backend.state)
-            disk.saved_position = batch[-1][0]
+            disk.saved_position = disk.backend.state.position
+            disk.saved_copies = [c for _, c in disk.copies if c not in [w for _, w in self._to_apply]]
             disk.since = []
             needed = self.core.needed_from(disk.saved_position)
             disk.records = [r for r in disk.records if r[0] >= min(needed, disk.position)]
             for position in [p for p in self._spool.records if p < needed]:
                 del self._spool.records[position]
-        self.feed(Applied(batch[-1][0]))
+        last = max(position for position, _ in batch)
+        if last >= 0:
+            self.feed(Applied(last))
+        if self.alive and copied is not None:
+            self.feed(CopiedIn(copied.number))
         if self.alive:
             self._apply_some()
             self._read_some()
@@ -220,22 +245,21 @@ class Storing(Seeker):
         for read in [r for r in self._reads if r.position <= applied]:
             self._reads.remove(read)
             delay = self.world.delay(self.world.temper.apply_s, 0.01, self.name)
-            self.world.schedule(delay, self._read, read, self.incarnation)
+            if isinstance(read, ReadOwn):
+                self.world.schedule(delay, self._read_own, read, self.incarnation)
+            else:
+                self.world.schedule(delay, self._read, read, self.incarnation)
 
     def _read(self, read: ReadRange, incarnation: int) -> None:
         if not self.alive or self.incarnation != incarnation:
             return
-        pull = read.packet
-        assert isinstance(pull, Pull), pull
-        transactions, rest = self.disk.backend.range_reader().transactions(
-            (pull.partition,),
-            pull.start,
-            pull.stop,
-            descending=False,
-            revisions=True,
-            values=True,
-            limit=2,
-            limit_bytes=INLINE_BYTES,
-        )
-        answer = PullData(pull.epoch, pull.version, pull.partition, pull.stop, transactions, (), rest)
-        self.send(read.peer, answer)
+        reader, question = self.disk.backend.range_reader(), read.packet
+        if isinstance(question, Compare):
+            self.send(read.peer, compare(reader, question, len(self._reads)))
+            return
+        assert isinstance(question, Pull), question
+        self.send(read.peer, pull(reader, question, lambda piece: self.send(read.peer, piece), limit=2))
+
+    def _read_own(self, read: ReadOwn, incarnation: int) -> None:
+        if self.alive and self.incarnation == incarnation:
+            self.feed(own(self.disk.backend.range_reader(), read.number, read.question))

@@ -1,9 +1,11 @@
 """Partition tables: leads lost and won, cells that agree, cells that join."""
 
 from neo_common.ids import NO_TID, Ptid, Tid
-from neo_common.model.partition_table import difference
+from neo_common.model.partition_table import PartitionTable, difference
 from neo_common.wire.schema import (
     CommitOk,
+    Compare,
+    Compared,
     Contended,
     Decision,
     Fwd,
@@ -15,13 +17,11 @@ from neo_common.wire.schema import (
     PullData,
     Ready,
     Refused,
-    Revision,
     SAbort,
     Seal,
     SetPT,
     Sync,
     SyncOk,
-    Transaction,
     Voted,
     VoteId,
 )
@@ -30,7 +30,6 @@ from support.storage_rig import (
     C2,
     E1,
     M1,
-    META,
     P0,
     P1,
     PAIR,
@@ -43,8 +42,9 @@ from support.storage_rig import (
     J,
     O,
     Rig,
+    Sent,
     U,
-    data,
+    converse,
     of,
     only,
     relay,
@@ -234,51 +234,72 @@ def joining() -> Rig:
     return rig
 
 
-def transaction(tid: int, oid: int, value: bytes) -> Transaction:
-    revision = Revision(write(oid).oid, Tid(tid), NO_TID, data(value))
-    return Transaction(Tid(tid), ttid(C2, tid), META, (P0,), (revision,))
+def decisions_of(join: PartitionTable, stop: int) -> PullData:
+    """The lead's first answer: there are none."""
+    return PullData(E1, join.version, P0, Tid(stop), (), (), Tid(1))
 
 
-def pulled(*transactions: Transaction, decisions: tuple[Decision, ...] = (), rest: int = 0) -> PullData:
-    return PullData(E1, JOINS.version, P0, T2, transactions, decisions, Tid(rest))
+def compared(rig: Rig, sent: list[Sent], stop: int) -> list[Sent]:
+    """The lead has nothing that is not here."""
+    question = only(sent, Compare, S1)
+    assert question.start == 1, "all is compared"
+    sent = rig.receive(S1, Compared(P0, question.number, Tid(stop), 0, (), 0)) + rig.settle()
+    pull = only(sent, Pull, S1)
+    assert pull.number
+    return rig.receive(S1, PullData(pull.epoch, pull.version, P0, pull.stop, (), (), NO_TID, number=pull.number))
 
 
-def test_joining_cell_starts_from_nothing_and_pulls() -> None:
-    rig = Rig(S2).serve(OUT, S1)
-    rig.backend.state.cells[P0] = {write(0).oid: ()}
-    pull = only(rig.set_table(JOINS, last=T2), Pull, S1)
-    assert pull == Pull(E1, JOINS.version, P0, NO_TID, T2)
+def test_joining_cell_drops_what_is_above_the_cut_and_asks_for_decisions() -> None:
+    rig = Rig(S2).serve(PAIR, S1)
+    rig.receive(S1, forwarded())
+    rig.commit(T3)
     rig.settle()
-    assert not any(rig.backend.state.cells[P0].values())
+    rig.set_table(table(*OUT.rows, ptid=2))
+    join = table(*JOINS.rows, ptid=3)
+    assert only(rig.set_table(join, last=T2), Pull, S1) == Pull(E1, join.version, P0, NO_TID, T2)
+    rig.settle()
+    assert rig.backend.current(P0, write(0).oid) == NO_TID
 
 
 def test_joining_cell_is_ready_with_history_and_votes() -> None:
     rig = joining()
-    rig.receive(S1, pulled(transaction(T1, 0, b"a")))
-    assert of(rig.settle(), Ready) == []
+    sent = compared(rig, rig.receive(S1, decisions_of(JOINS, T2)), T2)
+    assert of(sent + rig.settle(), Ready) == []
     assert only(rig.receive(S1, sync(version=2)) + rig.settle(), Ready, M1) == Ready(JOINS.version, P0)
-    assert rig.backend.current(P0, write(0).oid) == T1
 
 
-def test_joining_cell_is_not_ready_before_history_can_be_read() -> None:
+def test_joining_cell_is_not_ready_before_history_is_durable() -> None:
     rig = joining()
     rig.receive(S1, sync(version=2))
-    rig.receive(S1, pulled(transaction(T1, 0, b"a")))
+    compared(rig, rig.receive(S1, decisions_of(JOINS, T2)), T2)
+    assert [c.durable for c in rig.copies] == [False, True]
     assert of(rig.flush(), Ready) == []
-    assert only(rig.apply(), Ready)
-
-
-def test_history_is_pulled_in_parts() -> None:
-    rig = joining()
-    pull = only(rig.receive(S1, pulled(transaction(T1, 0, b"a"), rest=T2)), Pull)
-    assert (pull.start, pull.stop, pull.version) == (T2, T2, JOINS.version)
+    assert only(rig.settle(), Ready)
 
 
 def test_history_of_an_earlier_join_is_ignored() -> None:
     rig = joining()
-    rig.receive(S1, pulled(transaction(T1, 0, b"a"))._replace(version=OUT.version))
-    rig.settle()
-    assert rig.backend.current(P0, write(0).oid) == 0
+    assert rig.receive(S1, decisions_of(OUT, T2)) == []
+
+
+def test_join_begins_again_under_a_newer_table() -> None:
+    rig = joining()
+    first = rig.receive(S1, decisions_of(JOINS, T2))
+    rig.set_table(table(*OUT.rows, ptid=3))
+    again = table(*JOINS.rows, ptid=4)
+    assert only(rig.set_table(again, last=T3), Pull).stop == T3
+    rig.receive(S1, sync(version=4))
+    question = only(first, Compare, S1)
+    rig.receive(S1, Compared(P0, question.number, T2, 0, (), 0))  # of the first join
+    assert of(rig.settle(), Ready) == []
+
+
+def test_join_goes_on_under_a_newer_table_that_keeps_it() -> None:
+    rig = joining()
+    assert of(rig.set_table(table(*JOINS.rows, ptid=3), last=T3), Pull) == []
+    rig.receive(S1, sync(version=2))
+    compared(rig, rig.receive(S1, decisions_of(JOINS, T2)), T2)
+    assert only(rig.settle(), Ready).version == JOINS.version
 
 
 def test_what_was_sent_before_the_join_is_ignored() -> None:
@@ -313,24 +334,6 @@ def test_commit_that_comes_before_sync_is_remembered() -> None:
     rig.receive(S1, sync(forwarded(), version=2))
     rig.settle()
     assert rig.backend.current(P0, write(0).oid) == T3
-
-
-def test_join_begins_again_under_a_newer_table() -> None:
-    rig = joining()
-    rig.set_table(table(((S1, U), (S2, O)), ((S2, U), (S1, U)), ptid=3))
-    again = table(((S1, U), (S2, J)), ((S2, U), (S1, U)), ptid=4)
-    assert only(rig.set_table(again, last=T3), Pull).stop == T3
-    rig.receive(S1, sync(version=4))
-    rig.receive(S1, pulled(transaction(T1, 0, b"a")))  # of the first join
-    assert of(rig.settle(), Ready) == []
-
-
-def test_join_goes_on_under_a_newer_table_that_keeps_it() -> None:
-    rig = joining()
-    assert of(rig.set_table(table(((S1, U), (S2, J)), ((S2, U), (S1, U)), ptid=3), last=T3), Pull) == []
-    rig.receive(S1, sync(version=2))
-    rig.receive(S1, pulled())
-    assert only(rig.settle(), Ready).version == JOINS.version
 
 
 def test_joining_cell_without_its_lead_says_so() -> None:
@@ -392,12 +395,7 @@ def test_two_storages_join() -> None:
     one.flush()
     outside = relay(rigs, two.set_table(JOINS, last=T2), S2)
     outside += relay(rigs, one.set_table(JOINS, last=T2), S1)
-    for _ in range(5):
-        for read in one.reads:
-            assert isinstance(read.packet, Pull)
-            outside += relay(rigs, two.receive(S1, one.history(read.packet)), S2)
-        one.reads.clear()
-    outside += relay(rigs, two.settle(), S2)
+    outside += converse(rigs)
     assert only(outside, Ready) == Ready(JOINS.version, P0)
     assert two.core.image.voted.keys() == {ttid()}
     assert {o: [r.tid for r in revs] for o, revs in two.backend.state.cells[P0].items()} == {2: [T1], 4: [T2]}

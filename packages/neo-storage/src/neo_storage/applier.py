@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Protocol
 from neo_common.errors import BackendError, DiskFull
 from neo_common.ids import Partition
 from neo_storage.backends.base import ApplyCommit, ApplyCopy, Backend, Op
-from neo_storage.core.events import PackCells
+from neo_storage.core.events import CopyIn, PackCells
 from neo_storage.native import Bell, NativeQueue, start
 
 _PACK_SLICE: Final = 500
@@ -48,6 +48,9 @@ class Listener(Protocol):
     def checkpointed(self, position: int) -> None:
         """It has it durably."""
 
+    def copied_in(self, number: int) -> None:
+        """It has what every `copy` up to that number said."""
+
     def packed(self, order: int, partition: Partition, revisions: int, size: int) -> None:
         """A cell is packed."""
 
@@ -67,12 +70,23 @@ class _Batch:
     def __init__(self) -> None:
         self.ops: list[Op] = []
         self.position = -1
+        self.copied = 0
+        self.is_to_be_durable = False
         self.bytes = 0
 
     def add(self, position: int, ops: Sequence[Op]) -> None:
         self.ops += ops
         self.position = position
         self.bytes += sum(map(_weight, ops))
+
+    def add_copy(self, copy: CopyIn) -> None:
+        self.ops += copy.ops
+        self.copied = copy.number
+        self.is_to_be_durable |= copy.durable
+        self.bytes += sum(map(_weight, copy.ops))
+
+    def __bool__(self) -> bool:
+        return self.position >= 0 or self.copied > 0
 
 
 def _weight(op: Op) -> int:
@@ -103,6 +117,7 @@ class Applier:
         self._backend = backend
         self._listener = listener
         self._settings = settings
+        self._position = -1
         self._inbox = NativeQueue()
         self._bell = Bell()
         self._batch = _Batch()
@@ -114,8 +129,9 @@ class Applier:
         self._is_full = False
         self._wait: Callable[[float], bool] | None = None
 
-    def start(self) -> None:
-        """Begin."""
+    def start(self, position: int = -1) -> None:
+        """Begin. *position*: up to where the back end has been given the log already."""
+        self._position = position
         self._wait = start(self._run)
 
     def put(self, position: int, ops: Sequence[Op]) -> None:
@@ -127,6 +143,12 @@ class Applier:
     def pack(self, order: PackCells) -> None:
         """Pack these cells, in place of an older order."""
         self._inbox.put(order)
+
+    def copy(self, copy: CopyIn) -> None:
+        """Write what has no place in the log, after what was put before; a flush is hurried."""
+        self._inbox.put(copy)
+        if copy.durable or self._inbox.qsize() >= _COMPANY_MAX:
+            self.hurry()
 
     def hurry(self) -> None:
         """Somebody waits: write what there is now."""
@@ -146,7 +168,7 @@ class Applier:
 
     def _run(self) -> None:
         try:
-            while not (self._is_stopping and (not self._batch.ops or self._is_full)):
+            while not (self._is_stopping and (not self._batch or self._is_full)):
                 self._gather()
                 self._work()
             if self._unsynced_since is not None:
@@ -162,13 +184,13 @@ class Applier:
             self._take(_RETRY_S)
             return
         is_packing = self._pack is not None and bool(self._pack.cells)
-        if not self._batch.ops and not is_packing:
+        if not self._batch and not is_packing:
             wait_s = None
             if self._unsynced_since is not None:
                 wait_s = max(0.0, self._unsynced_since + self._settings.checkpoint_s - monotonic())
             self._take(wait_s)
         self._drain()
-        is_company_wanted = self._batch.ops and self._batch.bytes < self._settings.batch_bytes and not is_packing
+        is_company_wanted = self._batch and self._batch.bytes < self._settings.batch_bytes and not is_packing
         if is_company_wanted and not (self._is_hurried or self._is_stopping):
             # On the bell, not on the queue: to be woken for every commit would cost the hub more than the batch.
             self._bell.wait(self._settings.linger_s)
@@ -191,6 +213,8 @@ class Applier:
             self._is_hurried = True
         elif item == "stop":
             self._is_stopping = True
+        elif isinstance(item, CopyIn):
+            self._batch.add_copy(item)
         elif isinstance(item, PackCells):
             self._pack = _PackRun(item)
         else:
@@ -199,7 +223,7 @@ class Applier:
 
     def _work(self) -> None:
         try:
-            if self._batch.position >= 0:
+            if self._batch:
                 self._apply()
             if self._pack and self._pack.cells and not self._is_stopping:
                 self._pack_slice(self._pack)
@@ -216,11 +240,17 @@ class Applier:
 
     def _apply(self) -> None:
         batch = self._batch
-        self._backend.apply(batch.ops, batch.position)
+        self._backend.apply(batch.ops, max(batch.position, self._position))
         self._batch = _Batch()
         self._is_hurried = False
         self._dirty(batch.bytes)
-        self._listener.applied(batch.position)
+        if batch.position >= 0:
+            self._position = batch.position
+            self._listener.applied(batch.position)
+        if batch.is_to_be_durable:
+            self._checkpoint()
+        if batch.copied:
+            self._listener.copied_in(batch.copied)
 
     def _pack_slice(self, pack: _PackRun) -> None:
         step = self._backend.pack_step(pack.cells[0], pack.tid, _PACK_SLICE)

@@ -7,8 +7,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from xxhash import xxh3_128
+
+from neo_common.checksum import checksum
 from neo_common.errors import DataCorrupted, NotReady
-from neo_common.ids import MAX_TID, Oid, Partition, Tid
+from neo_common.ids import MAX_TID, NO_TID, Oid, Partition, Tid
 from neo_common.wire.schema import (
     PIECE_BYTES,
     AnswerHistory,
@@ -21,16 +24,20 @@ from neo_common.wire.schema import (
     AskSizes,
     AskTransactions,
     AskUndo,
+    Compare,
+    Compared,
     Error,
     ErrorCode,
     Packet,
     Pull,
     PullData,
+    PullNo,
+    PullPiece,
     Revision,
     Transaction,
 )
-from neo_storage.backends.base import Backend, RangeReader
-from neo_storage.core.events import ReadRange
+from neo_storage.backends.base import Backend, Place, RangeReader
+from neo_storage.core.events import Own, OwnDigests, OwnKeys, ReadOwn, ReadRange
 from neo_storage.native import Door, Worker
 
 ANSWER_BYTES: Final = 4 * 2**20
@@ -38,8 +45,10 @@ ANSWER_BYTES: Final = 4 * 2**20
 _TRANSACTIONS_MAX: Final = 10_000
 _REVISIONS_MAX: Final = 150_000
 """Per answer: their ids alone fill half a frame."""
-_PULL_BYTES: Final = 12 * 2**20
-"""The largest value that history is copied with: it must fit in one frame."""
+COPY_BYTES: Final = 2**20
+"""Values per answer to a Pull, about: small enough that nobody waits long for what is behind it."""
+_COPY_REVISIONS: Final = 2000
+_KEYS_MAX: Final = 50_000
 
 
 class RangeReads:
@@ -51,25 +60,34 @@ class RangeReads:
         door: Door,
         hurry: Callable[[], None],
         done: Callable[[ReadRange, Packet], None],
+        told: Callable[[Own], None],
         disk: Callable[[], tuple[int, int]],
         *,
         readers: int = 2,
     ) -> None:
-        """*hurry* asks for what was not applied; *done* gets each answer; *disk* gives (used, free)."""
+        """*hurry* asks for what was not applied; *done* gets each answer; *disk* gives (used, free).
+
+        *told* gets the answers for this node itself. Copying has a reader of its own: clients never wait for it.
+        """
+        self._door = door
+        self._told = told
         self._hurry = hurry
         self._done = done
         self._disk = disk
         self._idle = [(Worker(door), backend.range_reader()) for _ in range(readers)]
-        self._all = list(self._idle)
+        self._copying = [(Worker(door), backend.range_reader())]
+        self._all = [*self._idle, *self._copying]
         self._applied = -1
         self._stuck = ""
-        self._early: list[tuple[ReadRange, int]] = []
-        self._ready: deque[tuple[ReadRange, int]] = deque()
+        self._early: list[tuple[ReadRange | ReadOwn, int]] = []
+        self._ready: deque[tuple[ReadRange | ReadOwn, int]] = deque()
+        self._to_copy: deque[ReadRange | ReadOwn] = deque()
 
     def __len__(self) -> int:
-        return len(self._early) + len(self._ready) + len(self._all) - len(self._idle)
+        busy = len(self._all) - len(self._idle) - len(self._copying)
+        return len(self._early) + len(self._ready) + len(self._to_copy) + busy
 
-    def ask(self, read: ReadRange, partitions: int) -> None:
+    def ask(self, read: ReadRange | ReadOwn, partitions: int) -> None:
         """Answer *read*, when it is time. *partitions*: how many the table has."""
         if read.position > self._applied:
             self._early.append((read, partitions))
@@ -94,9 +112,9 @@ class RangeReads:
 
     def _refuse_early(self) -> None:
         if self._stuck:
-            early, self._early = self._early, [item for item in self._early if not item[0].request]
+            early, self._early = self._early, [item for item in self._early if not _is_asked(item[0])]
             for read, _ in early:
-                if read.request:  # a Pull has nobody to tell: it goes on when it can
+                if isinstance(read, ReadRange) and read.request:  # a copy has nobody to tell: it goes on when it can
                     self._done(
                         read, Error(ErrorCode.NO_SPACE, f"the last commits are not in the database: {self._stuck}")
                     )
@@ -110,9 +128,47 @@ class RangeReads:
                 reader.close()
 
     def _work(self) -> None:
+        waiting, self._ready = self._ready, deque()
+        for read, partitions in waiting:
+            if isinstance(read, ReadRange) and read.request:
+                self._ready.append((read, partitions))
+            else:
+                self._to_copy.append(read)
         while self._ready and self._idle:
             read, partitions = self._ready.popleft()
+            assert isinstance(read, ReadRange)
             self._begin(read, partitions)
+        while self._to_copy and self._copying:
+            self._begin_copy(self._to_copy.popleft())
+
+    def _begin_copy(self, read: ReadRange | ReadOwn) -> None:
+        worker, reader = self._copying.pop()
+        load = len(self._to_copy)
+
+        def job() -> Packet | Own:
+            match read:
+                case ReadOwn(number, question, _):
+                    return own(reader, number, question)
+                case ReadRange(_, _, Compare() as packet, _):
+                    return compare(reader, packet, load)
+                case ReadRange(_, _, Pull() as packet, _):
+                    return pull(reader, packet, lambda piece: self._door(self._done, read, piece))
+                case _:
+                    raise TypeError(f"{type(read).__name__} is not a matter of copying")
+
+        def done(result: object) -> None:
+            self._copying.append((worker, reader))
+            self._work()
+            if isinstance(result, Exception):
+                raise result  # what we do not understand stops the node
+            if isinstance(result, Own):
+                self._told(result)
+            else:
+                assert isinstance(read, ReadRange)
+                assert isinstance(result, tuple)
+                self._done(read, result)
+
+        worker.submit(job, done)
 
     def _begin(self, read: ReadRange, partitions: int) -> None:
         worker, reader = self._idle.pop()
@@ -131,6 +187,10 @@ class RangeReads:
             self._done(read, result)
 
         worker.submit(lambda: answer(reader, read.packet, partitions, disk), done)
+
+
+def _is_asked(read: ReadRange | ReadOwn) -> bool:
+    return isinstance(read, ReadRange) and bool(read.request)
 
 
 def answer(reader: RangeReader, packet: Packet, partitions: int, disk: tuple[int, int]) -> Packet:
@@ -165,18 +225,6 @@ def answer(reader: RangeReader, packet: Packet, partitions: int, disk: tuple[int
             return _undo(reader, tid, oids, partitions)
         case AskSizes(wanted):
             return AnswerSizes(reader.sizes(wanted), *disk)
-        case Pull(epoch, version, partition, start, stop):
-            found, following = reader.transactions(
-                (partition,),
-                min(start, MAX_TID),
-                min(stop, MAX_TID),
-                descending=False,
-                revisions=True,
-                values=True,
-                limit=_TRANSACTIONS_MAX,
-                limit_bytes=ANSWER_BYTES,
-            )
-            return _pulled(reader, PullData(epoch, version, partition, stop, found, (), following))
         case _:
             raise TypeError(f"no long read answers {type(packet).__name__}")
 
@@ -199,36 +247,79 @@ def _undo(reader: RangeReader, tid: Tid, oids: Sequence[Oid], partitions: int) -
     return AnswerUndo(tuple(found))
 
 
-def _pulled(reader: RangeReader, data: PullData) -> PullData:
-    """Return *data* with every value: those left out are read; what does not fit any more is left to the next Pull.
+def pull(
+    reader: RangeReader, m: Pull, send: Callable[[Packet], None], *, limit: int = _COPY_REVISIONS
+) -> PullData | PullNo:
+    """Return the answer to *m*, *limit* revisions at most, having sent the pieces of its large values.
 
-    Raises: NotReady for a transaction that fits in no frame.
+    Raises: BackendError.
+
+    Every value is verified before it leaves: who copies would believe it otherwise.
     """
-    room = _PULL_BYTES
-    whole: list[Transaction] = []
-    for transaction in data.transactions:
-        size = sum(r.data.size for r in transaction.revisions if r.data is not None)
-        if whole and size > room:
-            return data._replace(transactions=tuple(whole), next=transaction.tid)
-        if size > _PULL_BYTES:
-            raise NotReady(
-                f"transaction {transaction.tid:#x} has {size} bytes in partition {data.partition}: history is copied"
-                f" with at most {_PULL_BYTES} per transaction"
-            )
-        room -= size
-        revisions = tuple(_with_value(reader, data.partition, r) for r in transaction.revisions)
-        whole.append(transaction._replace(revisions=revisions))
-    return data._replace(transactions=tuple(whole))
+    found, rest = reader.copy(
+        m.partition,
+        Place(m.start, m.first),
+        min(m.stop, MAX_TID),
+        values=m.values,
+        limit=limit if m.values else _KEYS_MAX,
+        limit_bytes=COPY_BYTES,
+    )
+    if m.values:
+        for transaction in found:
+            for revision in transaction.revisions:
+                if problem := _give_value(reader, m, revision, send):
+                    return PullNo(m.partition, m.number, problem)
+    following = rest or Place(NO_TID, Oid(0))
+    return PullData(m.epoch, m.version, m.partition, m.stop, found, (), following.tid, following.oid, m.number)
 
 
-def _with_value(reader: RangeReader, partition: Partition, revision: Revision) -> Revision:
+def _give_value(reader: RangeReader, m: Pull, revision: Revision, send: Callable[[Packet], None]) -> str:
+    """Verify a value, and send it if it is in pieces; return what is wrong with it."""
     data = revision.data
-    if data is None or data.value or not data.size:
-        return revision
-    pieces: list[bytes] = []
-    for offset in range(0, data.size, PIECE_BYTES):
-        piece = reader.piece(partition, revision.oid, revision.tid, offset)
-        if piece is None:
-            raise DataCorrupted(f"oid {revision.oid:#x} at {revision.tid:#x} has no piece {offset}")
-        pieces.append(piece)
-    return revision._replace(data=data._replace(value=b"".join(pieces)))
+    assert data is not None
+    if data.value or not data.size:
+        is_intact = not data.value or checksum(data.value) == data.checksum
+    else:
+        digest = xxh3_128()
+        for offset in range(0, data.size, PIECE_BYTES):
+            piece = reader.piece(m.partition, revision.oid, revision.tid, offset)
+            if piece is None:
+                break
+            digest.update(piece)
+            send(PullPiece(m.partition, m.number, revision.oid, revision.tid, offset, piece))
+        is_intact = digest.digest() == data.checksum
+    return "" if is_intact else f"the value of oid {revision.oid:#x} at {revision.tid:#x} is damaged"
+
+
+def compare(reader: RangeReader, m: Compare, load: int) -> Compared:
+    """Return the answer to *m*. Raises: BackendError."""
+    if not m.ranges:
+        count = reader.count(m.partition, m.start, m.stop) if m.start <= m.stop else 0
+        return Compared(m.partition, m.number, m.stop, count, (), load)
+    different = [i for i, r in enumerate(m.ranges) if reader.digest(m.partition, r.start, r.stop).digest != r.digest]
+    return Compared(m.partition, m.number, m.stop, 0, tuple(different), load)
+
+
+def own(reader: RangeReader, number: int, question: OwnDigests | OwnKeys) -> Own:
+    """Return the answer to *question*. Raises: BackendError."""
+    match question:
+        case OwnDigests(partition, start, stop, size, limit):
+            return Own(number, digests=reader.digests(partition, start, stop, size=size, limit=limit))
+        case OwnKeys(partition, start, stop):
+            found: list[Transaction] = []
+            place: Place | None = start
+            while place is not None:
+                part, place = reader.copy(partition, place, stop, values=False, limit=_KEYS_MAX, limit_bytes=COPY_BYTES)
+                found += part
+            return Own(number, transactions=merged(found))
+
+
+def merged(parts: Sequence[Transaction]) -> tuple[Transaction, ...]:
+    """Return *parts* with those of one transaction put together."""
+    whole: list[Transaction] = []
+    for part in parts:
+        if whole and whole[-1].tid == part.tid:
+            whole[-1] = whole[-1]._replace(revisions=whole[-1].revisions + part.revisions)
+        else:
+            whole.append(part)
+    return tuple(whole)

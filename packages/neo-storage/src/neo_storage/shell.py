@@ -19,11 +19,24 @@ from neo_common.runtime.connection import Connection
 from neo_common.runtime.limits import shell_limits_of
 from neo_common.runtime.shell import DEFAULT_SHELL_LIMITS, EXIT_CRASH, EXIT_OK, Shell, ShellLimits
 from neo_common.states import Role, role_of
-from neo_common.wire.schema import PROTOCOL_VERSION, Error, Hello, HelloOk, NodeInfo, Nodes, Packet, RefusalCode
+from neo_common.wire.schema import PROTOCOL_VERSION, Hello, HelloOk, NodeInfo, Nodes, Packet, PullNo, RefusalCode
 from neo_common.wire.session import Notified, SessionEvent
 from neo_storage.applier import Applier, ApplierSettings
 from neo_storage.backends.base import Backend
-from neo_storage.core.events import Append, Applied, Apply, DiskUsage, Exit, Named, PackCells, Packed, ReadRange
+from neo_storage.core.events import (
+    Append,
+    Applied,
+    Apply,
+    CopiedIn,
+    CopyIn,
+    DiskUsage,
+    Exit,
+    Named,
+    PackCells,
+    Packed,
+    ReadOwn,
+    ReadRange,
+)
 from neo_storage.core.node import StorageCore
 from neo_storage.core.settings import StorageSettings
 from neo_storage.exclusive import ExclusiveLock
@@ -83,14 +96,16 @@ class StorageShell(Shell):
             vote_log, self._sync_worker, self.soon, self._durable, self._failed, self._log_full, flush_s
         )
         self._applier = Applier(backend, self, applier)
-        self._ranges = RangeReads(backend, self.call_from_thread, self._applier.hurry, self._answered, self._disk)
+        self._ranges = RangeReads(
+            backend, self.call_from_thread, self._applier.hurry, self._answered, self.post, self._disk
+        )
         self._ranges.applied(core.image.position)
 
     # -------------------------------------------------------------------------------------- life
 
     def started(self) -> None:
         """Apply, look for the primary, watch the disk."""
-        self._applier.start()
+        self._applier.start(self.core.image.position)
         self._flusher.make_spares()
         self.follow_primary(self._masters)
         self.spawn(self._watch_disk)
@@ -137,7 +152,9 @@ class StorageShell(Shell):
                 self._appends.append(effect)
             case Apply(position, ops):
                 self._applier.put(position, ops)
-            case ReadRange():
+            case CopyIn():
+                self._applier.copy(effect)
+            case ReadRange() | ReadOwn():
                 self._ranges.ask(effect, self.core.image.table.partitions)
             case PackCells():
                 self._applier.pack(effect)
@@ -163,9 +180,8 @@ class StorageShell(Shell):
         self.post(Durable(position))
 
     def _answered(self, read: ReadRange, packet: Packet) -> None:
-        if read.request == 0 and isinstance(packet, Error):
-            log.error("peer=%s cannot be sent history: %s", read.peer, packet.text)
-            return
+        if isinstance(packet, PullNo):
+            log.error("peer=%s partition=%s cannot be given: %s", read.peer, packet.partition, packet.text)
         if read.request:
             self._send(Send(read.peer, packet, read.request))
         elif (connection := self.by_node.get(read.peer)) is not None:
@@ -180,6 +196,10 @@ class StorageShell(Shell):
     def checkpointed(self, position: int) -> None:
         """It has it durably: the log may let go."""
         self.call_from_thread(self._on_checkpointed, position)
+
+    def copied_in(self, number: int) -> None:
+        """It has what was copied up to that number."""
+        self.post_from_thread(CopiedIn(number))
 
     def packed(self, order: int, partition: Partition, revisions: int, size: int) -> None:
         """A cell is packed."""

@@ -32,6 +32,7 @@ from neo_common.model.partition_table import EMPTY, PartitionTable, Readiness, T
 from neo_common.states import ClusterState, NodeState, Role, node_text, role_of
 from neo_common.wire.schema import (
     Ceilings,
+    CellCopy,
     CHello,
     Decision,
     Fenced,
@@ -245,6 +246,10 @@ class MasterBase(ABC):
         """Nodes with a cell that is JOINING."""
         self.rejoin: dict[NodeId, tuple[Seconds, float]] = {}
         """When cells of a node may join again, and the delay after the next failure."""
+        self.caught_up: set[tuple[Partition, NodeId]] = set()
+        """OUT_OF_DATE cells that have history up to near the present, over the connection that there is."""
+        self.copying: dict[NodeId, tuple[CellCopy, ...]] = {}
+        """What each storage copies now, as it has told last."""
 
         # -- tids, oids
         self.last: Tid = NO_TID

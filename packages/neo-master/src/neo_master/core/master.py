@@ -38,11 +38,13 @@ from neo_common.wire.schema import (
     AskStart,
     AskStop,
     AskTable,
+    CaughtUp,
     CeilingsOk,
     CHello,
     Cluster,
     CollectOk,
     CommitOk,
+    Copying,
     Error,
     ErrorCode,
     Fenced,
@@ -106,6 +108,8 @@ class MasterCore(Election, Recovery, Transactions, Tables, Sessions, Oids, Packs
             Ask: self.on_ask,
             FwdFail: self.on_fwd_fail,
             Ready: self.on_ready,
+            CaughtUp: self.on_caught_up,
+            Copying: self.on_copying,
             Renewed: self.on_renewed,
             CeilingsOk: self.on_ceilings_ok,
             PackProgress: self.on_pack_progress,
@@ -390,6 +394,7 @@ class MasterCore(Election, Recovery, Transactions, Tables, Sessions, Oids, Packs
         self.obeying.discard(storage)
         self.adopted.discard(storage)
         self.fence_sent.pop(storage, None)
+        self.copies_storage_lost(storage)
         self.readiness.node_changed(storage, False)
         if self.stop_told is not None:
             self.stop_told.discard(storage)

@@ -7,7 +7,7 @@ it durable. Clients hear of a stable table before storages hear that it is stabl
 from neo_common.ids import NodeId, Partition, Ptid, Seconds, Version
 from neo_common.model.partition_table import Cell, PartitionTable, Row, TableUpdate, difference, whole
 from neo_common.states import CellState, Role, check_cell
-from neo_common.wire.schema import FwdFail, NewPT, PtOk, Ready, SetPT, Stable
+from neo_common.wire.schema import CaughtUp, Copying, FwdFail, NewPT, PtOk, Ready, SetPT, Stable
 from neo_master.core.base import INFO, Change, Demote, DemoteCell, Join, MasterBase, MoveLead, Promote
 
 _O, _J, _U, _F = CellState.OUT_OF_DATE, CellState.JOINING, CellState.UP_TO_DATE, CellState.FEEDING
@@ -70,6 +70,7 @@ class Tables(MasterBase):
                     if self.may_join(p, node):
                         rows[p] = replaced(rows.get(p, self.pt.rows[p]), node, _J)
                         joined.append((p, node))
+                        self.caught_up.discard((p, node))
             case Promote(partition, node, version):
                 if self.may_promote(partition, node, version):
                     # At the end of the row: a promotion never changes the lead.
@@ -96,9 +97,30 @@ class Tables(MasterBase):
         return state == _J or (state in (_U, _F) and sum(s == _U for _, s in row) - (state == _U) > 0)
 
     def may_join(self, partition: Partition, node: NodeId) -> bool:
-        """Whether that cell can begin to join: out of date, and both it and the lead adopted (never by Adopt)."""
+        """Whether that cell can begin to join: out of date, and both it and the lead adopted (never by Adopt).
+
+        It has caught up before, so that the join, during which votes wait for it, has little to copy.
+        """
         lead = self.pt.lead(partition)
-        return self.pt.state(partition, node) == _O and lead in self.adopted and node in self.adopted
+        is_caught_up = (partition, node) in self.caught_up
+        return is_caught_up and self.pt.state(partition, node) == _O and lead in self.adopted and node in self.adopted
+
+    def on_caught_up(self, storage: NodeId, packet: CaughtUp) -> None:
+        """Cells have history up to near the present."""
+        if packet.epoch == self.epoch and storage in self.obeying:
+            self.caught_up.update((p, storage) for p in packet.partitions if p < self.pt.partitions)
+
+    def on_copying(self, storage: NodeId, packet: Copying) -> None:
+        """How far copies are: for people."""
+        if packet.cells:
+            self.copying[storage] = packet.cells
+        else:
+            self.copying.pop(storage, None)
+
+    def copies_storage_lost(self, storage: NodeId) -> None:
+        """It must catch up again."""
+        self.copying.pop(storage, None)
+        self.caught_up = {key for key in self.caught_up if key[1] != storage}
 
     def may_promote(self, partition: Partition, node: NodeId, version: Version) -> bool:
         """Whether that cell is complete: Ready counts for the join that began with that version only."""
@@ -243,6 +265,7 @@ class Tables(MasterBase):
     def on_ready(self, storage: NodeId, packet: Ready) -> None:
         """A join is complete."""
         if self.is_running and packet.partition < self.pt.partitions and self.pt.state(packet.partition, storage) == _J:
+            self.rejoin.pop(storage, None)  # what waits longer each time are joins that fail
             self.request_change(Promote(packet.partition, storage, packet.version))
 
     def rejoin_cells(self) -> None:

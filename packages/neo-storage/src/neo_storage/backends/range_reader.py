@@ -115,9 +115,7 @@ class DatabaseReader:
         with self._db.snapshot("digest"):
             return copying.digest(self._db, partition, start, min(stop, MAX_TID))
 
-    def digests(
-        self, partition: Partition, start: Tid, stop: Tid, *, size: int, limit: int
-    ) -> tuple[RangeDigest, ...]:
+    def digests(self, partition: Partition, start: Tid, stop: Tid, *, size: int, limit: int) -> tuple[RangeDigest, ...]:
         """Return digests of ranges that follow each other from *start* on."""
         with self._db.snapshot("digests"):
             return copying.digests(self._db, partition, start, min(stop, MAX_TID), size=size, limit=limit)

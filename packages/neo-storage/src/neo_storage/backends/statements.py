@@ -123,7 +123,6 @@ SELECT count(*), coalesce(sum(size), 0),
         """Revisions, their bytes, objects that are not deleted."""
         self.count_trans = s(f'SELECT count(*) FROM {t} WHERE "partition" = ?1')
 
-
         # ---- copying
 
         where = 'WHERE "partition" = ?1 AND tid BETWEEN ?2 AND ?3'

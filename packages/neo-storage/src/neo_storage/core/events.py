@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 from neo_common.ids import NodeId, Partition, Tid
-from neo_common.wire.schema import Packet
-from neo_storage.backends.base import Op
+from neo_common.wire.schema import Packet, RangeDigest, Transaction
+from neo_storage.backends.base import Op, Place
 from neo_storage.core.log_records import LogRecord
 
 # ---------------------------------------------------------------------------------------------- events
@@ -29,6 +29,20 @@ class Packed(NamedTuple):
     partition: Partition
     revisions_removed: int
     bytes_removed: int
+
+
+class CopiedIn(NamedTuple):
+    """The back end has what every `CopyIn` up to *number* said; durably, if that one asked for it."""
+
+    number: int
+
+
+class Own(NamedTuple):
+    """What `ReadOwn` asked for."""
+
+    number: int
+    digests: tuple[RangeDigest, ...] = ()
+    transactions: tuple[Transaction, ...] = ()
 
 
 class DiskUsage(NamedTuple):
@@ -65,13 +79,50 @@ class Apply(NamedTuple):
 class ReadRange(NamedTuple):
     """Answer *packet* from the back end, once it has applied *position*; on a worker thread.
 
-    `packet`: AskHistory, AskTransactions, AskRecords, AskUndo, AskSizes; or Pull (request 0), answered with one
-    PullData without decisions.
+    `packet`: AskHistory, AskTransactions, AskRecords, AskUndo, AskSizes. With request 0: Pull, answered with PullPiece
+    packets and one PullData without decisions; or Compare, answered with Compared; either with PullNo if it cannot be.
     """
 
     peer: NodeId
     request: int
     packet: Packet
+    position: int
+
+
+class CopyIn(NamedTuple):
+    """Hand *ops* to the applier without a place in the log, after all that it was given before; then `CopiedIn`.
+
+    `durable`: flush the back end then.
+    """
+
+    number: int
+    ops: tuple[Op, ...]
+    durable: bool
+
+
+class OwnDigests(NamedTuple):
+    """`RangeReader.digests` of a cell of this node."""
+
+    partition: Partition
+    start: Tid
+    stop: Tid
+    size: int
+    limit: int
+
+
+class OwnKeys(NamedTuple):
+    """All of a cell of this node from *start* to tid *stop*, without values."""
+
+    partition: Partition
+    start: Place
+    stop: Tid
+
+
+class ReadOwn(NamedTuple):
+    """Answer *question* from the back end, once it has applied *position*, on a worker thread: `Own`."""
+
+    number: int
+    question: OwnDigests | OwnKeys
     position: int
 
 

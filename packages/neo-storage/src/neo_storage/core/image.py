@@ -43,6 +43,7 @@ from neo_storage.core.log_records import (
     LogIdentity,
     LogPack,
     LogPiece,
+    LogReached,
     LogRecord,
     LogSeal,
     LogStored,
@@ -82,7 +83,7 @@ class Image:
         self.voted_bytes = 0
         self.tentative = Tentative(spool)
         self._needed = Needed()
-        self._spool = spool
+        self.spool = spool
 
     def __repr__(self) -> str:
         return f"<Image at {self.position} table={self.table.version} voted={len(self.voted)} last={self.last_tid:#x}>"
@@ -242,6 +243,10 @@ def apply(image: Image, position: int, record: LogRecord) -> tuple[Op, ...]:
                 for revision in transaction.revisions:
                     image.last_oid = max(image.last_oid, revision.oid)
             return (ApplyCopy(partition, transactions, decisions),)
+        case LogReached(_, tid, oid):
+            image.last_tid = max(image.last_tid, tid)
+            image.last_oid = max(image.last_oid, oid)
+            return ()
         case LogPack(order, tid):
             image.pack_order, image.pack_tid = order, tid
             return (ApplyPack(order, tid),)

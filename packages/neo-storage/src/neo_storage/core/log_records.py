@@ -115,6 +115,24 @@ class LogCopy(NamedTuple):
     decisions: tuple[Decision, ...]
 
 
+class LogCopyPiece(NamedTuple):
+    """A piece of a large value that a cell copies: it rests here until the value is whole. A replay ignores it."""
+
+    partition: Partition
+    oid: Oid
+    tid: Tid
+    offset: U64
+    value: bytes
+
+
+class LogReached(NamedTuple):
+    """A cell has all history up to *tid*, with oids up to *oid*, from another one, in the back end, durably."""
+
+    partition: Partition
+    tid: Tid
+    oid: Oid
+
+
 class LogPack(NamedTuple):
     """A pack order was accepted: cells are packed to that tid from now on."""
 
@@ -146,6 +164,8 @@ LogRecord = (
     | LogCopy
     | LogPack
     | LogCollect
+    | LogCopyPiece
+    | LogReached
 )
 
 CODES: Final[dict[int, type]] = {
@@ -165,4 +185,6 @@ CODES: Final[dict[int, type]] = {
     14: LogCopy,
     15: LogPack,
     16: LogCollect,
+    40: LogCopyPiece,
+    41: LogReached,
 }

@@ -8,6 +8,8 @@ test may override (each is one small method):
                 withdraw, is_superseded, relax
     locks       is_blocked, passes_waiters, take, wake, rebuild, expire, `wants_of` (module)
     tables      become_lead, is_synced, sync, is_old_stream, is_join_complete, stabilize, write; reign._rely_on
+    copies      resume_from, source_of, is_intact, `difference` (module)
+    giving      is_good
     decisions   take_tail, mark, decide, check_records, settle
     reading     may_be_below, undecided
     this class  verdict (fencing, what is held back)
@@ -30,8 +32,10 @@ from neo_common.states import Role, node_text, role_of
 from neo_common.wire import schema as s
 from neo_storage.backends.base import Reader
 from neo_storage.core.ahead import Ahead
+from neo_storage.core.copying import Copies
 from neo_storage.core.decisions import Decisions
-from neo_storage.core.events import Applied, DiskUsage, Named, Packed
+from neo_storage.core.events import Applied, CopiedIn, DiskUsage, Named, Own, Packed
+from neo_storage.core.giving import Giving
 from neo_storage.core.ground import Effect, Ground, lead
 from neo_storage.core.image import Image
 from neo_storage.core.locks import Locks
@@ -42,9 +46,9 @@ from neo_storage.core.tables import Tables
 from neo_storage.core.upkeep import Upkeep
 from neo_storage.core.votes import Votes
 
-Event = Named | Connected | Lost | Received | Durable | Applied | Packed | DiskUsage | Tick
+Event = Named | Connected | Lost | Received | Durable | Applied | CopiedIn | Own | Packed | DiskUsage | Tick
 
-NEEDS_TABLE: Final = (s.Fwd, s.FwdStore, s.FwdPiece, s.FwdUnvote, s.Sync, s.Pull)
+NEEDS_TABLE: Final = (s.Fwd, s.FwdStore, s.FwdPiece, s.FwdUnvote, s.Sync, s.Pull, s.Compare)
 """Held back until the receiver has the sender's partition table."""
 FROM_PRIMARY: Final = (
     s.SetPT,
@@ -82,7 +86,9 @@ class StorageCore:
         self.votes = Votes(self.ground, self.locks, self.ahead)
         self.reading = Reading(self.ground)
         self.decisions = Decisions(self.ground, self.locks, self.ahead, self.votes, self.reading)
-        self.tables = Tables(self.ground, self.locks, self.ahead, self.votes, self.reading)
+        self.copies = Copies(self.ground)
+        self.giving = Giving(self.ground)
+        self.tables = Tables(self.ground, self.locks, self.ahead, self.votes, self.reading, self.copies)
         self.upkeep = Upkeep(self.ground, self.votes)
         self.reign = Reign(self.ground, self.votes, self.decisions, self.tables, self.reading, self.upkeep)
         self._held: dict[NodeId, deque[Received]] = {}
@@ -101,8 +107,12 @@ class StorageCore:
             s.FwdUnvoteOk: self.votes.on_fwd_unvote_ok,
             s.Sync: self.tables.on_sync,
             s.SyncOk: self.tables.on_sync_ok,
-            s.Pull: self.tables.on_pull,
-            s.PullData: self.tables.on_pull_data,
+            s.Pull: self.giving.on_pull,
+            s.Compare: self.giving.on_compare,
+            s.PullData: self._on_pull_data,
+            s.PullPiece: self.copies.on_pull_piece,
+            s.PullNo: self.copies.on_pull_no,
+            s.Compared: self.copies.on_compared,
             s.Fence: self.reign.on_fence,
             s.Start: self.reign.on_start,
             s.Adopt: self.reign.on_adopt,
@@ -166,7 +176,8 @@ class StorageCore:
 
     def needed_from(self, durable: int) -> int:
         """Return the oldest log position to keep when the back end is durable (`checkpoint`) up to *durable*."""
-        return self.ground.image.needed_from(durable)
+        needed, copied = self.ground.image.needed_from(durable), self.copies.needed_from()
+        return needed if copied is None else min(needed, copied)
 
     def debug(self) -> dict[str, object]:
         """Return what this node waits for, holds and queues, for people: names and plain values."""
@@ -189,6 +200,7 @@ class StorageCore:
             "waiters": [f"{w.lock.ttid} since {w.since}" for w in self.locks.waiters],
             "loads_waiting": len(self.reading.waits),
             "packets_held_back": {node_text(n): len(q) for n, q in sorted(self._held.items())},
+            "copies": {str(p): f"{c.step.value}, {c!r}"[:1000] for p, c in sorted(self.copies.copies.items())},
             "joins": {str(p): f"{j.version} data={j.data} sync={j.sync}" for p, j in sorted(self.tables.joins.items())},
             "decisions": len(image.decisions),
             "tombstones": len(image.tombstones),
@@ -212,9 +224,15 @@ class StorageCore:
                 ground.flushed(position)
             case Applied(position):
                 ground.caught_up(position)
+            case CopiedIn():
+                self.copies.on_copied_in(event)
+            case Own():
+                self.copies.on_own(event)
             case Connected(peer):
                 ground.peers.add(peer)
                 self.reign.connected(peer, role_of(peer))
+                if role_of(peer) == Role.STORAGE:
+                    self.copies.connected()
             case Lost(peer):
                 ground.peers.discard(peer)
                 self._lost(peer)
@@ -239,6 +257,7 @@ class StorageCore:
         self.decisions.report_overdue()
         self.decisions.report_aged()
         self.upkeep.tell_state()
+        self.copies.tick()
 
     # ---- connections
 
@@ -246,6 +265,7 @@ class StorageCore:
         self._retry()
         while self.ground.cut_off:
             self._lost(self.ground.cut_off.pop(0))
+        self.copies.end_event()
         self.ground.confirm_commits()
         self.upkeep.stop_when_done()
 
@@ -257,6 +277,7 @@ class StorageCore:
                 self.reign.master_lost(peer)
             case Role.STORAGE:
                 self.reign.storage_lost(peer)
+                self.copies.lost(peer)
             case Role.CLIENT | Role.ADMIN:
                 self.reading.lost(peer)
                 self.locks.lost(peer)
@@ -324,6 +345,8 @@ class StorageCore:
             return Verdict.TAKE if ground.serving and ground.master == peer else Verdict.DROP
         if isinstance(packet, s.Start | s.Stop):
             return Verdict.TAKE if ground.master in (None, peer) else Verdict.DROP
+        if isinstance(packet, s.Vote):
+            ground.voted_at = ground.now
         if isinstance(packet, s.Vote | s.Unvote | s.Lock | s.Store | s.StorePiece):
             if not ground.serving or packet.epoch != image.epoch:
                 return Verdict.DROP
@@ -350,7 +373,14 @@ class StorageCore:
         """Return whether *peer* leads *partition* in this node's table: votes come from nobody else."""
         return lead(self.ground.image.table, partition) == peer
 
+    def _on_pull_data(self, peer: NodeId, m: s.PullData) -> None:
+        if m.number:
+            self.copies.on_pull_data(peer, m)
+        else:
+            self.tables.on_join_data(peer, m)
+
     def _on_fwd(self, peer: NodeId, m: s.Fwd) -> None:
+        self.ground.voted_at = self.ground.now
         if self._from_lead(peer, m.record.partition, m.version):
             self.votes.on_fwd(peer, m)
 

@@ -39,3 +39,15 @@ class StorageSettings:
     """Largest value that is sent along with a conflict."""
     state_s: float = 5.0
     """Between two StorageState packets, unless something changes."""
+    copy_parallel: int = 4
+    """Cells that are copied at once."""
+    copy_floor: int = 2 * 2**20
+    """Bytes per second that copying is given whatever clients do."""
+    copy_ceiling: int = 64 * 2**20
+    """Bytes per second that it never takes more than."""
+    copy_backlog_bytes: int = 8 * 2**20
+    """Copied but not in the database yet; above it nothing is pulled."""
+    copy_range: int = 2000
+    """Revisions per range whose digests are compared."""
+    copy_timeout_s: float = 30.0
+    """Without an answer of a source."""

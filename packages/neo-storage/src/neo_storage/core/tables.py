@@ -21,14 +21,12 @@ from neo_common.wire.schema import (
     VoteId,
 )
 from neo_storage.core.ahead import Ahead, inline_bytes
-from neo_storage.core.events import ReadRange
+from neo_storage.core.copying import Copies
 from neo_storage.core.ground import Ground, cell_state, lead, written
 from neo_storage.core.locks import Locks
-from neo_storage.core.log_records import LogClear, LogCommit, LogCopy, LogSeal, LogTable, LogUnvote, LogVote
+from neo_storage.core.log_records import LogClear, LogCommit, LogCopy, LogReached, LogSeal, LogTable, LogUnvote, LogVote
 from neo_storage.core.reading import Reading
 from neo_storage.core.votes import Votes
-
-FIRST_TID = Tid(1)
 
 
 @dataclass(slots=True)
@@ -47,12 +45,15 @@ class Join:
 class Tables:
     """What a new partition table means for this node."""
 
-    def __init__(self, ground: Ground, locks: Locks, ahead: Ahead, votes: Votes, reading: Reading) -> None:
+    def __init__(
+        self, ground: Ground, locks: Locks, ahead: Ahead, votes: Votes, reading: Reading, copies: Copies
+    ) -> None:
         self._ground = ground
         self._locks = locks
         self._ahead = ahead
         self._votes = votes
         self._reading = reading
+        self._copies = copies
         self.joins: dict[Partition, Join] = {}
 
     # ---- a new table
@@ -92,6 +93,9 @@ class Tables:
                     self.begin_join(p, last)
             else:
                 self.joins.pop(p, None)
+        self._copies.changed()
+        if last is None:
+            self._copies.again()
         self._reading.serve(ask=True)
         self._locks.wake()
 
@@ -220,9 +224,9 @@ class Tables:
     # ---- joining
 
     def begin_join(self, partition: Partition, last: Tid) -> None:
-        """Start from nothing: pull history up to *last*; the lead sends what is undecided by itself."""
+        """Forget what is undecided, and all above the cut; copy what is lacking below it. The lead sends its votes."""
         ground, image = self._ground, self._ground.image
-        ground.write(LogClear(partition, NO_TID))
+        ground.write(LogClear(partition, last))
         version = image.table.version
         self.joins[partition] = Join(version, last)
         source = lead(image.table, partition)
@@ -231,26 +235,21 @@ class Tables:
         else:
             ground.send(ground.master, FwdFail(version, ground.me))
 
-    def on_pull(self, peer: NodeId, m: Pull) -> None:
-        """Give history: the decisions at once, in the first answer; transactions, from the back end, in those after."""
-        ground, image = self._ground, self._ground.image
-        if m.start == NO_TID:
-            decisions = tuple(d for _, d in sorted(image.decisions.items()) if d.tid <= m.stop)
-            ground.send(peer, PullData(image.epoch, m.version, m.partition, m.stop, (), decisions, FIRST_TID))
-        else:
-            ground.order(ReadRange(peer, 0, m, ground.last_op))
-
-    def on_pull_data(self, peer: NodeId, m: PullData) -> None:
-        """Take a part of history; ask for the next."""
+    def on_join_data(self, peer: NodeId, m: PullData) -> None:
+        """Take the decisions up to the cut; then history, as far as it is not here already."""
         ground, image, p = self._ground, self._ground.image, m.partition
         join = self.joins.get(p)
-        if join is None or join.version != m.version or lead(image.table, p) != peer:
+        if join is None or join.version != m.version or join.stop != m.stop or lead(image.table, p) != peer:
             return
-        ground.write(LogCopy(p, m.transactions, m.decisions))
-        if m.next != NO_TID:
-            ground.send(peer, Pull(image.epoch, join.version, p, m.next, m.stop))
-        else:  # it is read from the back end: it must be there before anybody is sent here
-            ground.when_durable(lambda: ground.when_applied(lambda: self._joined(p, join.version, data=True)))
+        ground.write(LogCopy(p, (), m.decisions))
+        version, stop = join.version, join.stop
+        self._copies.join(p, version, stop, lambda: self._copied(p, version, stop))
+
+    def _copied(self, partition: Partition, version: Version, stop: Tid) -> None:
+        """All history up to the cut is in the back end, durably. It must be there before anybody is sent here."""
+        ground = self._ground
+        ground.write(LogReached(partition, stop, self._copies.last_oid))
+        ground.when_durable(lambda: ground.when_applied(lambda: self._joined(partition, version, data=True)))
 
     def _joined(self, partition: Partition, version: Version, *, data: bool = False, sync: bool = False) -> None:
         ground = self._ground
@@ -272,6 +271,7 @@ class Tables:
         self._votes.leave(everything)
         self._locks.leave(everything)
         self.joins.clear()
+        self._copies.end_reign()
 
 
 _WRITTEN = (CellState.UP_TO_DATE, CellState.FEEDING, CellState.JOINING)

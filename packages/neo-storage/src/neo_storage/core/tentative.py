@@ -14,7 +14,7 @@ from xxhash import xxh3_128
 from neo_common.errors import DataCorrupted
 from neo_common.ids import Oid, Partition, Ttid
 from neo_common.wire.schema import PIECE_BYTES, Bytes16, Record, Write
-from neo_storage.core.log_records import LogPiece, LogRecord, LogStored
+from neo_storage.core.log_records import LogCopyPiece, LogPiece, LogRecord, LogStored
 
 ENTRY_BYTES: Final = 128
 """What a write, a read or a piece takes in memory beside its value: a vote of deletions is not for nothing."""
@@ -102,7 +102,7 @@ class PiecesOf:
 def read_chunk(spool: Spool, chunk: Chunk) -> bytes:
     """Return the bytes at *chunk*."""
     match spool.read(chunk.position):
-        case LogPiece(_, _, _, value) if chunk.item == -1:
+        case LogPiece(_, _, _, value) | LogCopyPiece(_, _, _, _, value) if chunk.item == -1:
             return value
         case LogStored(_, _, _, writes) if 0 <= chunk.item < len(writes):
             return writes[chunk.item].data.value
@@ -124,7 +124,7 @@ class VotedRecord(NamedTuple):
     """False: part of it stood in a segment that is gone. Legal only for what the log decides further on."""
 
 
-class _PieceChain:
+class PieceChain:
     """Pieces of one value, as they come."""
 
     __slots__ = ("chunks", "digest", "last", "size")
@@ -149,7 +149,7 @@ class _Ahead:
 
     def __init__(self, position: int) -> None:
         self.stores: dict[Partition, list[tuple[Write, Chunk | None]]] = {}
-        self.chains: dict[Oid, _PieceChain] = {}
+        self.chains: dict[Oid, PieceChain] = {}
         self.first = position
         self.size = 0
 
@@ -220,7 +220,7 @@ class Tentative:
         """Take the piece of *record*, which stands at *position*."""
         ahead = self._ahead.setdefault(record.ttid, _Ahead(position))
         if record.offset == 0:
-            ahead.chains[record.oid] = _PieceChain()
+            ahead.chains[record.oid] = PieceChain()
         chain = ahead.chains.get(record.oid)
         if chain is None or chain.size != record.offset:  # its beginning stood in a segment that is gone
             ahead.chains.pop(record.oid, None)
@@ -266,7 +266,7 @@ class Tentative:
         """Drop what that transaction has sent ahead. Voted records keep what they consist of."""
         self._ahead.pop(ttid, None)
 
-    def _chain(self, ttid: Ttid, oid: Oid) -> _PieceChain | None:
+    def _chain(self, ttid: Ttid, oid: Oid) -> PieceChain | None:
         ahead = self._ahead.get(ttid)
         return ahead.chains.get(oid) if ahead else None
 
