@@ -14,6 +14,7 @@ from neo_common.wire.schema import (
     AnswerNodes,
     AnswerPack,
     AnswerPackState,
+    AnswerReplication,
     AnswerStart,
     AnswerStop,
     AnswerTable,
@@ -21,6 +22,7 @@ from neo_common.wire.schema import (
     AskNodes,
     AskPack,
     AskPackState,
+    AskReplication,
     AskStart,
     AskStop,
     AskTable,
@@ -87,6 +89,7 @@ class FakeCore:
         self.nodes: tuple[NodeInfo, ...] = NODES
         self.table = TABLE
         self.pack: list[AnswerPackState] = [AnswerPackState(0, Tid(0), Seconds(0.0), 0, 0, 0, 0)]
+        self.replication = AnswerReplication((), ())
         self.refuse = ""
         self.asked: list[Packet] = []
         self.admins: dict[NodeId, Hello] = {}
@@ -122,6 +125,8 @@ class FakeCore:
                 return AnswerNodes(self.nodes)
             case AskTable():
                 return AnswerTable(whole(self.table))
+            case AskReplication():
+                return self.replication
             case AskStart(reason):
                 return AnswerStart(f"starts because of {reason}")
             case AskStop(reason):

@@ -12,11 +12,20 @@ from rich.console import Console
 from neo_admin.cli.main import run
 from neo_admin.shell import AdminShell
 from neo_common.config.loader import load
-from neo_common.ids import Partition, Seconds, Tid
+from neo_common.ids import NodeId, Partition, Seconds, Tid
 from neo_common.model.partition_table import Cell
 from neo_common.states import ClusterState, NodeState
-from neo_common.wire.schema import AnswerPackState, AskPack, AskStart, Cluster, Nodes
-from support.fake_master import A1, CLUSTER, M1, NODES, S2, TABLE, FakeMaster, O, info
+from neo_common.wire.schema import (
+    AnswerPackState,
+    AnswerReplication,
+    AskPack,
+    AskStart,
+    CellCopy,
+    Cluster,
+    NodeCopy,
+    Nodes,
+)
+from support.fake_master import A1, CLUSTER, M1, NODES, S1, S2, TABLE, FakeMaster, O, info
 
 
 class Result:
@@ -272,3 +281,21 @@ def test_a_change_is_noted_by_the_admin(tmp_path: Path, master: FakeMaster) -> N
                 gevent.sleep(0)
     finally:
         admin.close()
+
+
+def test_replication_shows_how_far_and_how_long(master: FakeMaster) -> None:
+    copy = CellCopy(Partition(3), S1, Tid(5), Tid(9), 750, 250, 30 * 2**20, 30)
+    waiting = copy._replace(partition=Partition(4), source=NodeId(0))
+    master.core.replication = AnswerReplication((NodeCopy(S2, copy),), (NodeCopy(S2, waiting),))
+    result = asked(master, "replication")
+    assert result.status == 1, result.err
+    assert all(text in result.out for text in ("75 %", "1.0 MB", "S1", "S2: partitions 4 wait"))
+    told = asked(master, "replication", "--json").json
+    assert isinstance(told, dict)
+    assert told["copies"][0]["seconds_left"] == 10.0
+    assert told["waiting"] == [{"partition": 4, "node": "S2"}]
+
+
+def test_replication_ends_with_0_when_nothing_is_to_be_copied(master: FakeMaster) -> None:
+    result = asked(master, "replication")
+    assert (result.status, result.out.strip()) == (0, "Every cell is up to date.")

@@ -36,6 +36,7 @@ from neo_common.wire.schema import (
     AnswerNodes,
     AnswerPack,
     AnswerPackState,
+    AnswerReplication,
     AnswerStart,
     AnswerStop,
     AnswerTable,
@@ -45,6 +46,7 @@ from neo_common.wire.schema import (
     AskNodes,
     AskPack,
     AskPackState,
+    AskReplication,
     AskStart,
     AskStop,
     AskTable,
@@ -254,6 +256,21 @@ def partitions(cli: Cli) -> int:
 
     cli.show(view.table_json(snapshot.table), for_people)
     return PROBLEM if snapshot.cluster.rows_not_ready else OK
+
+
+def replication(cli: Cli) -> int:
+    """Show the cells that are being copied."""
+    with cli.connect() as link:
+        told = link.ask(AskReplication(), AnswerReplication, cli.deadline)
+    columns = ("partition", "to", "from", "done", "copied", "speed", "left")
+
+    def for_people() -> None:
+        if told.copies:
+            render.print_table(cli.out, columns, view.replication_rows(told))
+        render.print_lines(cli.out, view.replication_text(told))
+
+    cli.show(view.replication_json(told), for_people)
+    return PROBLEM if told.copies or told.waiting else OK
 
 
 def ids(cli: Cli) -> int:

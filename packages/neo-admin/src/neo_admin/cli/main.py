@@ -133,6 +133,12 @@ def partitions(options: Cli) -> int:
 
 
 @command(cli)
+def replication(options: Cli) -> int:
+    """Show the cells that are being copied: from where, how far, how fast, time left. Status 1 while there are any."""
+    return commands.replication(options)
+
+
+@command(cli)
 def ids(options: Cli) -> int:
     """Show the last tid and oid, the ceilings, the epoch, the table's version."""
     return commands.ids(options)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from neo_common.ids import Epoch, NodeId, Partition, Tid, time_from_tid
 from neo_common.model.partition_table import PartitionTable
 from neo_common.states import ClusterState, NodeState, Role, node_text, role_of
-from neo_common.wire.schema import AnswerCluster, AnswerPackState, NodeInfo, Transaction
+from neo_common.wire.schema import AnswerCluster, AnswerPackState, AnswerReplication, CellCopy, NodeInfo, Transaction
 
 _BAD_NODES = (NodeState.UNKNOWN, NodeState.UNAVAILABLE)
 _GROUP = 10
@@ -413,3 +413,66 @@ def pack_text(state: AnswerPackState) -> str:
     if state.cells_done < state.cells_total:
         return f"Packing to {to}: {state.cells_done} of {state.cells_total} cells, {done}."
     return f"Packed to {to}: {state.cells_total} cells, {done}."
+
+
+# ------------------------------------------------------------------------------------------------ replication
+
+
+def seconds_left(copy: CellCopy) -> float | None:
+    """Return how long the copy will take still, at the speed so far; None while that cannot be said."""
+    if not copy.left:
+        return 0.0 if copy.stop else None
+    return copy.left * copy.seconds / copy.revisions if copy.revisions and copy.seconds else None
+
+
+def replication_json(told: AnswerReplication) -> dict[str, Any]:
+    """Return the copies of cells, for scripts. (Any: what JSON can hold.)"""
+    return {
+        "copies": [
+            {
+                "partition": copy.partition,
+                "node": node_text(node),
+                "source": node_text(copy.source) if copy.source else None,
+                "revisions_done": copy.revisions,
+                "revisions_left": copy.left,
+                "bytes": copy.bytes,
+                "seconds": copy.seconds,
+                "seconds_left": seconds_left(copy),
+            }
+            for node, copy in told.copies
+        ],
+        "waiting": [{"partition": copy.partition, "node": node_text(node)} for node, copy in told.waiting],
+    }
+
+
+def replication_rows(told: AnswerReplication) -> list[tuple[str, ...]]:
+    """Return a row per cell that is copied."""
+    rows: list[tuple[str, ...]] = []
+    for node, copy in told.copies:
+        left = seconds_left(copy)
+        whole = copy.revisions + copy.left
+        rows.append(
+            (
+                str(copy.partition),
+                node_text(node),
+                node_text(copy.source) if copy.source else "nobody: no good cell is there",
+                f"{100 * copy.revisions // whole} %" if whole else "",
+                size_text(copy.bytes),
+                f"{size_text(int(copy.bytes / copy.seconds))}/s" if copy.seconds else "",
+                "" if left is None else age_text(left),
+            )
+        )
+    return rows
+
+
+def replication_text(told: AnswerReplication) -> list[str]:
+    """Return what else is to be said."""
+    if not told.copies and not told.waiting:
+        return ["Every cell is up to date."]
+    by_node: dict[NodeId, list[str]] = {}
+    for node, copy in told.waiting:
+        by_node.setdefault(node, []).append(str(copy.partition))
+    return [
+        f"{node_text(node)}: partitions {', '.join(cells)} wait, for their turn or for the node"
+        for node, cells in sorted(by_node.items())
+    ]

@@ -17,6 +17,7 @@ from neo_common.wire.schema import (
     AskNodes,
     AskPack,
     AskPackState,
+    AskReplication,
     AskStart,
     AskStop,
     AskTable,
@@ -32,7 +33,7 @@ from neo_common.wire.schema import (
 INFO: Final = 20
 WARNING: Final = 30
 """Levels of `logging`, which a core does not see."""
-RELAYED: Final = frozenset((AskCluster, AskNodes, AskTable, AskStart, AskStop, AskPack, AskPackState))
+RELAYED: Final = frozenset((AskCluster, AskNodes, AskTable, AskStart, AskStop, AskPack, AskPackState, AskReplication))
 """The questions that go to the primary."""
 
 

@@ -194,6 +194,19 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Replication:
+    """How storages copy cells from each other. See docs/replication.md."""
+
+    floor_bytes: Annotated[
+        ByteCount, About("per second and storage, which copying is given whatever clients do", 64 * KB)
+    ] = 2 * MB
+    ceiling_bytes: Annotated[ByteCount, About("per second and storage, which it never takes more than", 64 * KB)] = (
+        32 * MB
+    )
+    parallel: Annotated[int, About("cells that a storage copies at once", 1, 64)] = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Logging:
     """What the daemons say, on stderr: supervisord keeps it in a file per node."""
 
@@ -231,6 +244,7 @@ class Config:
     security: Security = Security()
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
+    replication: Replication = Replication()
     logging: Logging = Logging()
     supervisor: Supervisor = Supervisor()
 

@@ -1638,6 +1638,27 @@ class AnswerStop(NamedTuple):
     text: str
 
 
+class NodeCopy(NamedTuple):
+    """A cell that *node* copies."""
+
+    node: NodeId
+    copy: CellCopy
+
+
+@_ask(0x0640, (A,), (M, A))
+class AskReplication(NamedTuple):
+    """Which cells are being copied?"""
+
+
+@_answer(0x0640, (M, A), (A,))
+class AnswerReplication(NamedTuple):
+    """Every cell that is not up to date: how far its copy is, as its storage has told last."""
+
+    copies: tuple[NodeCopy, ...]
+    waiting: tuple[NodeCopy, ...]
+    """Cells of which nobody tells: of storages that are not there, or that have caught up and wait to join."""
+
+
 @_ask(0x0610, (A,), (M, S, A))
 class AskDebug(NamedTuple):
     """What a node waits for, holds and queues."""

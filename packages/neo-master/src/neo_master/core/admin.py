@@ -1,23 +1,27 @@
 """Orders of people, each with its reason and checked against what is legal now; imports; stopping. Pure."""
 
-from neo_common.ids import NodeId, Oid, Seconds
+from neo_common.ids import NO_NODE, NO_TID, NodeId, Oid, Partition, Seconds
 from neo_common.model.partition_table import whole
 from neo_common.states import CLUSTER_CHANGES, ClusterState, Role, node_text, role_of
 from neo_common.wire.schema import (
     AnswerCluster,
     AnswerImport,
     AnswerNodes,
+    AnswerReplication,
     AnswerStart,
     AnswerStop,
     AnswerTable,
     AskCluster,
     AskImport,
     AskNodes,
+    AskReplication,
     AskStart,
     AskStop,
     AskTable,
+    CellCopy,
     Error,
     ErrorCode,
+    NodeCopy,
     Resign,
     Stop,
 )
@@ -63,6 +67,18 @@ class Admin(MasterBase):
     def on_ask_table(self, peer: NodeId, packet: AskTable, request: int) -> None:
         """Answer with the whole table; before RUNNING, with the newest one found."""
         self.send(peer, AnswerTable(whole(self.pt if self.pt.partitions else self.newest_table())), request)
+
+    def on_ask_replication(self, peer: NodeId, packet: AskReplication, request: int) -> None:
+        """Answer how far the copies of cells are."""
+        copies = tuple(NodeCopy(n, c) for n, cells in sorted(self.copying.items()) for c in cells)
+        told = {(c.node, c.copy.partition) for c in copies}
+        waiting = tuple(
+            NodeCopy(node, CellCopy(Partition(p), NO_NODE, NO_TID, NO_TID, 0, 0, 0, 0))
+            for p, row in enumerate(self.pt.rows)
+            for node, state in row
+            if not state.is_readable and (node, p) not in told
+        )
+        self.send(peer, AnswerReplication(copies, waiting), request)
 
     # ------------------------------------------------------------------------------------------ start
 

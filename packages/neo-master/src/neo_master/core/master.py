@@ -35,6 +35,7 @@ from neo_common.wire.schema import (
     AskPack,
     AskPackState,
     AskRaiseOid,
+    AskReplication,
     AskStart,
     AskStop,
     AskTable,
@@ -132,6 +133,7 @@ class MasterCore(Election, Recovery, Transactions, Tables, Sessions, Oids, Packs
             AskCluster: self.on_ask_cluster,
             AskNodes: self.on_ask_nodes,
             AskTable: self.on_ask_table,
+            AskReplication: self.on_ask_replication,
             AskStart: self.on_ask_start,
             AskStop: self.on_ask_stop,
         }
