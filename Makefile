@@ -18,7 +18,7 @@ FAST := $(wildcard tests/unit tests/property tests/simulation tests/transcripts)
 check: lint fast
 
 test: check
-	$(BIN)/pytest --no-skips -q -m slow
+	$(BIN)/pytest --no-skips -q -m slow -n $(JOBS) --dist loadgroup
 
 lint: venv
 	$(BIN)/ruff check .

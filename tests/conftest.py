@@ -6,6 +6,8 @@ import pytest
 
 from neo_common.wire.codec import frame
 
+_CROWDED = ("race", "Thread", "gevent")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `--no-skips`: what `make check` and `make test` promise was then really run."""
@@ -13,10 +15,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what needs real daemons: `make check` leaves it out, `make test` runs it."""
+    """Mark as slow what needs real daemons: `make check` leaves it out, `make test` runs it.
+
+    Two processes run these (`--dist loadgroup`). The tests of one file of `integration` share its clusters, and so a
+    process; tests with dozens of threads or greenlets, each a client, are never two at once: what fails then is the
+    clock.
+    """
     for item in items:
-        if {"integration", "zodb"} & set(Path(item.nodeid).parts):
+        parts = Path(item.nodeid.partition("::")[0]).parts
+        if {"integration", "zodb"} & set(parts):
             item.add_marker(pytest.mark.slow)
+        if "integration" in parts:
+            item.add_marker(pytest.mark.xdist_group(parts[-1]))
+        elif "zodb" in parts and any(word in item.name for word in _CROWDED):
+            item.add_marker(pytest.mark.xdist_group("crowds"))
 
 
 def pytest_report_header() -> str:
