@@ -22,6 +22,7 @@ from neo_client.core.events import (
     FinishDone,
     FinishNow,
     GiveUp,
+    Handle,
     Invalidated,
     Job,
     NodesChanged,
@@ -175,7 +176,11 @@ class Application(Seeker):
         return self.client.cluster_id or bytes(16)
 
     def _clear_transaction(self) -> None:
+        self.handle: Handle | None = None
         self.ttid: Ttid | None = None
+        """Its first name: what its values say, whatever it is called later."""
+        self.names: list[Ttid] = []
+        """All it was called so far; the last one counts."""
         self.snapshot = NO_TID
         self.got: dict[Oid, Got] = {}
         self.new_oids: tuple[Oid, ...] = ()
@@ -206,31 +211,31 @@ class Application(Seeker):
                 if self.step is Step.READING and self.snapshot > durable:
                     self._clear_transaction()
                     self.step = Step.IDLE
-            case VoteDone(ttid):
-                if ttid == self.ttid and self.step is Step.VOTING:
+            case VoteDone(handle):
+                if handle == self.handle and self.step is Step.VOTING:
                     self.step = Step.VOTED
-            case Resolve(ttid, stale):
-                if ttid == self.ttid:
-                    self.world.schedule(self._thinking_time(), self._answer_resolve, ttid, stale, self.incarnation)
-            case Failed(ttid, _, text):
-                self.world.note(self.name, "failed", (ttid, text))
-                if ttid == self.ttid:
+            case Resolve(handle, stale):
+                if handle == self.handle:
+                    self.world.schedule(self._thinking_time(), self._answer_resolve, handle, stale, self.incarnation)
+            case Failed(handle, _, text):
+                self.world.note(self.name, "failed", (self.names, text))
+                if handle == self.handle:
                     # ZODB aborts what has failed.
                     self.step = Step.ABORTING
-                    self.feed(AbortNow(ttid))
-            case FinishDone(ttid, tid):
+                    self.feed(AbortNow(handle))
+            case FinishDone(handle, tid):
                 for oid in self.writes:
                     self.cache.invalidate(tid, oid)
                 self.last = tid
-                if ttid == self.ttid:
+                if handle == self.handle:
                     self._next_transaction("committed")
-            case AbortDone(ttid):
-                if ttid == self.ttid:
+            case AbortDone(handle):
+                if handle == self.handle:
                     self._next_transaction("aborted")
-            case CommittedByRecovery(ttid, _):
-                if ttid == self.ttid:
+            case CommittedByRecovery(handle, _):
+                if handle == self.handle:
                     self._next_transaction("committed by recovery")
-            case Upload(ttid, node, partition, first):
+            case Upload(_, ttid, node, partition, first):
                 writes = self.ahead.get(partition, ())
                 self.send(node, Store(ttid, self.client.epoch, partition, first, writes[first:]))
             case TableChanged() | NodesChanged():
@@ -284,13 +289,13 @@ class Application(Seeker):
             case Step.READING:
                 self._read_on()
             case Step.VOTED:
-                assert self.ttid is not None
+                assert self.handle is not None
                 if self.script[0].may_abort and self.world.rng.random() < 0.5:
                     self.step = Step.ABORTING
-                    self.feed(AbortNow(self.ttid))
+                    self.feed(AbortNow(self.handle))
                 else:
                     self.step = Step.FINISHING
-                    self.feed(FinishNow(self.ttid))
+                    self.feed(FinishNow(self.handle))
 
     def _act_at_last(self, incarnation: int) -> None:
         if self.alive and self.incarnation == incarnation and self.step is Step.READING:
@@ -392,10 +397,11 @@ class Application(Seeker):
             self._next_transaction("read")
             return
         try:
-            ttid = self.client.begin()
+            handle = self.client.begin()
         except NotReady:
             return
-        self.ttid = ttid
+        ttid = self.client.transactions[handle].ttid
+        self.handle, self.ttid, self.names = handle, ttid, [ttid]
         self.oracle.began(self.name, ttid)
         oids = [Oid(o) for o in spec.writes] + list(self.new_oids)
         bases = {oid: got.serial for oid, got in self.got.items()}
@@ -408,24 +414,31 @@ class Application(Seeker):
             partitions = self.client.table.partitions
             for p in sorted({Partition(o % partitions) for o in self.writes}):
                 self.ahead[p] = tuple(w for w in self.writes.values() if w.oid % partitions == p)
-                self.feed(StoredAhead(ttid, p, 0, len(self.ahead[p])))
-        self.feed(VoteNow(ttid, job))
+                self.feed(StoredAhead(handle, p, 0, len(self.ahead[p])))
+        self.feed(VoteNow(handle, job))
         if self.runs_away and self.world.rng.random() < 0.02:
-            self.world.schedule(self._thinking_time(), self._run_away, ttid, self.incarnation)
+            self.world.schedule(self._thinking_time(), self._run_away, handle, self.incarnation)
 
-    def _run_away(self, ttid: Ttid, incarnation: int) -> None:
+    def _run_away(self, handle: Handle, incarnation: int) -> None:
         """The application gives up while tpc_vote still works."""
-        if self.alive and self.incarnation == incarnation and self.ttid == ttid and self.step is Step.VOTING:
+        if self.alive and self.incarnation == incarnation and self.handle == handle and self.step is Step.VOTING:
             self.step = Step.ABORTING
-            self.feed(AbortNow(ttid))
+            self.feed(AbortNow(handle))
 
-    def _answer_resolve(self, ttid: Ttid, stale: tuple[Stale, ...], incarnation: int) -> None:
-        if not self.alive or self.incarnation != incarnation or ttid != self.ttid:
+    def note_name(self) -> None:
+        """Tell the oracle when the core goes on with the transaction under another name."""
+        tx = self.client.transactions.get(self.handle) if self.handle is not None else None
+        if tx is not None and tx.ttid != self.names[-1]:
+            self.oracle.renamed(self.name, self.names[-1], tx.ttid)
+            self.names.append(tx.ttid)
+
+    def _answer_resolve(self, handle: Handle, stale: tuple[Stale, ...], incarnation: int) -> None:
+        if not self.alive or self.incarnation != incarnation or handle != self.handle:
             return
         spec = self.script[0]
         changed = {s.oid: s for s in stale}
         if not spec.resolve or any(oid not in self.writes for oid in changed):
-            self.feed(GiveUp(ttid))
+            self.feed(GiveUp(handle))
             return
         writes = []
         for oid, s in sorted(changed.items()):
@@ -435,4 +448,4 @@ class Application(Seeker):
             writes.append(self.writes[oid])
         for p, ahead in self.ahead.items():
             self.ahead[p] = tuple(self.writes[w.oid] for w in ahead)
-        self.feed(Resolved(ttid, tuple(writes), ()))
+        self.feed(Resolved(handle, tuple(writes), ()))

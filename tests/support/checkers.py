@@ -73,6 +73,8 @@ class Oracle:
         self.wanted: dict[tuple[Ttid, int], Wanted] = {}
         self.committed: dict[Ttid, Wanted] = {}
         self.failed: dict[Ttid, str] = {}
+        self.first_names: dict[Ttid, Ttid] = {}
+        """What a transaction was called first, by what it is called now: its values know the first name only."""
         self.acked: dict[Ttid, Tid] = {}
         self.by_tid: dict[Tid, Ttid] = {}
         self.known: dict[str, set[Ttid]] = {}
@@ -86,6 +88,15 @@ class Oracle:
     def began(self, client: str, ttid: Ttid) -> None:
         """A client has begun a transaction."""
         self.known.setdefault(client, set())
+
+    def renamed(self, client: str, old: Ttid, new: Ttid) -> None:
+        """A client goes on with a transaction under another name: under the old one it must never be committed."""
+        self.gave_up(client, old, f"goes on as {new}")
+        self.first_names[new] = self.first_name(old)
+
+    def first_name(self, ttid: Ttid) -> Ttid:
+        """Return what that transaction was called first."""
+        return self.first_names.get(ttid, ttid)
 
     def voting(
         self,
@@ -120,7 +131,7 @@ class Oracle:
             default=(NO_TID, None),
         )
         check(
-            (serial, writer) == truth,
+            (serial, writer) == (truth[0], None if truth[1] is None else self.first_name(truth[1])),
             5 if cached else 4,
             f"{client} at snapshot {snapshot:x} read {oid}@{serial:x} of {writer} {'from its cache ' if cached else ''}"
             f"where {truth[0]:x} of {truth[1]} is the truth",
@@ -262,9 +273,9 @@ class Oracle:
     # ---- at rest
 
     def history(self, oid: Oid) -> list[tuple[Tid, Ttid]]:
-        """Return every revision of *oid*, oldest first, as it must be."""
+        """Return every revision of *oid*, oldest first, as it must be; writers by their first names."""
         view = self.view.get(self.running, {})
-        return sorted((tid, t) for t, tid in view.items() if oid in self.committed[t].writes)
+        return sorted((tid, self.first_name(t)) for t, tid in view.items() if oid in self.committed[t].writes)
 
 
 class Committed:

@@ -294,6 +294,22 @@ def stall(simulation: Simulation) -> str:
     return f"stall {victim.name} for {duration} s"
 
 
+def pause(simulation: Simulation) -> str:
+    """A client does not run for longer than its grace, and everybody sees its connections end."""
+    rng = simulation.world.rng
+    clients = [c for c in simulation.clients if c.alive and not c.stalled]
+    if not clients:
+        return "no client runs"
+    near = [c for c in clients if c.name in simulation.near]
+    busy = [c for c in clients if c.ttid is not None]
+    client = rng.choice(near or busy or clients)
+    duration = simulation.grace_s + rng.choice((1.5, 4.0, 10.0))
+    client.stall(duration)
+    for connection in client.all_connections():
+        connection.cut("silence", (rng.random(), rng.random()), (rng.random(), rng.random()))
+    return f"pause {client.name} for {duration} s"
+
+
 def clock(simulation: Simulation) -> str:
     """The wall clock of a process steps."""
     victim, rng = _victim(simulation), simulation.world.rng
@@ -320,6 +336,7 @@ FAULTS: Final[dict[str, tuple[Fault, int]]] = {
     "overdue": (overdue, 2),
     "one_way": (one_way, 1),
     "stall": (stall, 1),
+    "pause": (pause, 1),
     "clock": (clock, 1),
 }
 """Name to fault and how often it is chosen."""

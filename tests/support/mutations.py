@@ -313,7 +313,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         master=instead("is_voted_fully", _any_attempt),
         kinds=("power", "crash", "count"),
         plan=((Contended, "blackout"),),
-        first_run=47,
+        first_run=812,
     ),
     "pt_before_durable": Mutation(
         "a lead goes on without a cell before the table is durable",

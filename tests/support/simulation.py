@@ -259,6 +259,7 @@ class Simulation:
 
     def _client_does(self, client: Application, effect: object) -> None:
         name = client.name
+        client.note_name()
         match effect:
             case Send(_, Vote() as vote):
                 writes = [(w.oid, w.base) for work in vote.work for w in work.writes]
@@ -267,15 +268,15 @@ class Simulation:
                     writes += [(w.oid, w.base) for w in ahead[: work.tentative]]
                 reads = [(r.oid, r.serial) for work in vote.work for r in work.reads]
                 self.oracle.voting(name, vote.ttid, vote.attempt, vote.parts, writes, reads, vote.mode)
-            case FinishDone(ttid, tid):
-                self.oracle.finished(name, ttid, tid)
-            case Failed(ttid, _, text):
-                self.oracle.gave_up(name, ttid, f"failed: {text}")
-            case AbortDone(ttid):
-                self.oracle.gave_up(name, ttid, "aborted")
-            case CommittedByRecovery(ttid, _):
+            case FinishDone(_, tid):
+                self.oracle.finished(name, client.names[-1], tid)
+            case Failed(_, _, text):
+                self.oracle.gave_up(name, client.names[-1], f"failed: {text}")
+            case AbortDone():
+                self.oracle.gave_up(name, client.names[-1], "aborted")
+            case CommittedByRecovery():
                 mode = client.script[0].mode if client.script else Mode.C
-                self.oracle.committed_by_recovery(name, ttid, mode)
+                self.oracle.committed_by_recovery(name, client.names[-1], mode)
             case Invalidated(tid, _):
                 self.oracle.invalidated(name, tid)
             case Reset():
@@ -346,7 +347,9 @@ class Simulation:
                 if table.state(partition, storage.node) is None:
                     continue
                 truth = self.oracle.history(oid)
-                logged = sorted(said.history.get((partition, oid), {}).items())
+                logged = sorted(
+                    (tid, self.oracle.first_name(t)) for tid, t in said.history.get((partition, oid), {}).items()
+                )
                 check(logged == truth, 1, f"{storage.name} has in its log {oid}: {logged}, committed are {truth}")
                 read = self.read_all(storage, partition, oid)
                 check(read == truth, 7, f"{storage.name} serves {oid}: {read}, committed are {truth}")

@@ -22,7 +22,7 @@ from neo_client.core.events import (
     VoteDone,
     VoteNow,
 )
-from neo_client.core.tpc import Phase
+from neo_client.core.tpc import Phase, Tpc
 from neo_common.core import Connected, Disconnect, Lost, Received, Send, Tick
 from neo_common.errors import NotReady
 from neo_common.ids import (
@@ -124,21 +124,21 @@ class Bench:
             self.do(Connected(s, hello(E1)))
         return self
 
-    def voting(self, *oids: Oid, reads: tuple[ReadCheck, ...] = ()) -> Ttid:
-        ttid = self.core.begin()
-        self.do(VoteNow(ttid, job(*oids, reads=reads)))
-        return ttid
+    def begin(self) -> Tpc:
+        return self.core.transactions[self.core.begin()]
 
-    def voted(self, *oids: Oid) -> Ttid:
-        ttid = self.voting(*oids)
+    def voting(self, *oids: Oid, reads: tuple[ReadCheck, ...] = ()) -> Tpc:
+        tx = self.begin()
+        self.do(VoteNow(tx.handle, job(*oids, reads=reads)))
+        return tx
+
+    def voted(self, *oids: Oid) -> Tpc:
+        tx = self.voting(*oids)
         effects: list[object] = []
         for p in sorted({Partition(o % 2) for o in oids}):
-            effects += self.got((S1, S2)[p], Voted(ttid, 1, (p,)))
-        assert effects == [VoteDone(ttid)]
-        return ttid
-
-    def phase(self, ttid: Ttid) -> Phase:
-        return self.core.transactions[ttid].phase
+            effects += self.got((S1, S2)[p], Voted(tx.ttid, 1, (p,)))
+        assert effects == [VoteDone(tx.handle)]
+        return tx
 
 
 def job(*oids: Oid, reads: tuple[ReadCheck, ...] = ()) -> Job:
@@ -169,148 +169,148 @@ def test_nothing_begins_before_welcome() -> None:
     with pytest.raises(NotReady):
         b.core.begin()
     assert CacheCut(NO_TID, T5) in b.welcome()
-    assert b.core.begin() == Ttid(Session(9), 1)
+    assert b.begin().ttid == Ttid(Session(9), 1)
 
 
 def test_fast_path_asks_every_lead_at_once_then_the_primary(bench: Bench) -> None:
-    ttid = bench.core.begin()
-    votes = sent(bench.do(VoteNow(ttid, job(O0, O1, O2))), Vote)
+    tx = bench.begin()
+    votes = sent(bench.do(VoteNow(tx.handle, job(O0, O1, O2))), Vote)
     assert [n for n, _ in votes] == [S1, S2]
     first = votes[0][1]
     assert isinstance(first, Vote)
     assert first.parts == (P0, P1)
     assert [(w.partition, [x.oid for x in w.writes]) for w in first.work] == [(P0, [O0, O2])]
-    assert bench.got(S1, Voted(ttid, 1, (P0,))) == []
-    assert bench.got(S2, Voted(ttid, 1, (P1,))) == [VoteDone(ttid)]
-    assert bench.do(FinishNow(ttid)) == [Send(M1, Finish(ttid, 1, E1, (P0, P1), (O0, O1, O2), Mode.C, NO_TID))]
-    assert bench.got(M1, Finished(ttid, 1, T6)) == [FinishDone(ttid, T6)]
+    assert bench.got(S1, Voted(tx.ttid, 1, (P0,))) == []
+    assert bench.got(S2, Voted(tx.ttid, 1, (P1,))) == [VoteDone(tx.handle)]
+    assert bench.do(FinishNow(tx.handle)) == [Send(M1, Finish(tx.ttid, 1, E1, (P0, P1), (O0, O1, O2), Mode.C, NO_TID))]
+    assert bench.got(M1, Finished(tx.ttid, 1, T6)) == [FinishDone(tx.handle, T6)]
     assert bench.core.last == T6
     assert not bench.core.transactions
-    assert bench.core.known[ttid] == Decision(ttid, 1, T6, (P0, P1))
+    assert bench.core.known[tx.ttid] == Decision(tx.ttid, 1, T6, (P0, P1))
 
 
 def test_conflict_is_resolved_and_voted_again_there_only(bench: Bench) -> None:
-    ttid = bench.voting(O0, O1)
-    bench.got(S1, Voted(ttid, 1, (P0,)))
+    tx = bench.voting(O0, O1)
+    bench.got(S1, Voted(tx.ttid, 1, (P0,)))
     stale = Stale(O1, T6, OTHER)
-    assert bench.got(S2, Conflict(ttid, 1, (P1,), (stale,))) == [Resolve(ttid, (stale,))]
+    assert bench.got(S2, Conflict(tx.ttid, 1, (P1,), (stale,))) == [Resolve(tx.handle, (stale,))]
     merged = Write(O1, T6, NO_TID, OTHER)
-    votes = sent(bench.do(Resolved(ttid, (merged,), ())), Vote)
+    votes = sent(bench.do(Resolved(tx.handle, (merged,), ())), Vote)
     assert [n for n, _ in votes] == [S2]
     vote = votes[0][1]
     assert isinstance(vote, Vote)
     assert vote.attempt == 1
     assert vote.work[0].writes == (merged,)
-    assert bench.got(S2, Voted(ttid, 1, (P1,))) == [VoteDone(ttid)]
+    assert bench.got(S2, Voted(tx.ttid, 1, (P1,))) == [VoteDone(tx.handle)]
 
 
 def test_second_conflict_takes_the_ordered_path(bench: Bench) -> None:
-    ttid = bench.voting(O0, O1)
-    bench.got(S1, Voted(ttid, 1, (P0,)))
+    tx = bench.voting(O0, O1)
+    bench.got(S1, Voted(tx.ttid, 1, (P0,)))
     for serial in (T6, T7):
-        bench.got(S2, Conflict(ttid, 1, (P1,), (Stale(O1, serial, OTHER),)))
-        effects = bench.do(Resolved(ttid, (Write(O1, serial, NO_TID, OTHER),), ()))
-    assert sent(effects, Unvote) == [(S1, Unvote(ttid, 1, E1, (P0,))), (S2, Unvote(ttid, 1, E1, (P1,)))]
-    assert sent(effects, Lock) == [(S1, Lock(ttid, 2, E1, bench.core.table.version, (Want(O0, LockMode.X, T5),)))]
-    effects = bench.got(S1, Locked(ttid, 2, ()))
-    assert sent(effects, Lock) == [(S2, Lock(ttid, 2, E1, bench.core.table.version, (Want(O1, LockMode.X, T7),)))]
-    effects = bench.got(S2, Locked(ttid, 2, ()))
+        bench.got(S2, Conflict(tx.ttid, 1, (P1,), (Stale(O1, serial, OTHER),)))
+        effects = bench.do(Resolved(tx.handle, (Write(O1, serial, NO_TID, OTHER),), ()))
+    assert sent(effects, Unvote) == [(S1, Unvote(tx.ttid, 1, E1, (P0,))), (S2, Unvote(tx.ttid, 1, E1, (P1,)))]
+    assert sent(effects, Lock) == [(S1, Lock(tx.ttid, 2, E1, bench.core.table.version, (Want(O0, LockMode.X, T5),)))]
+    effects = bench.got(S1, Locked(tx.ttid, 2, ()))
+    assert sent(effects, Lock) == [(S2, Lock(tx.ttid, 2, E1, bench.core.table.version, (Want(O1, LockMode.X, T7),)))]
+    effects = bench.got(S2, Locked(tx.ttid, 2, ()))
     assert [n for n, _ in sent(effects, Vote)] == [S1, S2]
 
 
 def test_contended_waits_for_all_answers_then_locks_in_order(bench: Bench) -> None:
-    ttid = bench.voting(O0, O1)
-    assert bench.got(S1, Contended(ttid, 1, (P0,))) == []
-    effects = bench.got(S2, Voted(ttid, 1, (P1,)))
+    tx = bench.voting(O0, O1)
+    assert bench.got(S1, Contended(tx.ttid, 1, (P0,))) == []
+    effects = bench.got(S2, Voted(tx.ttid, 1, (P1,)))
     assert len(sent(effects, Unvote)) == 2
     assert [n for n, _ in sent(effects, Lock)] == [S1]
     stale = Stale(O0, T6, OTHER)
-    assert bench.got(S1, Locked(ttid, 2, (stale,))) == [Resolve(ttid, (stale,))]
-    effects = bench.do(Resolved(ttid, (Write(O0, T6, NO_TID, OTHER),), ()))
+    assert bench.got(S1, Locked(tx.ttid, 2, (stale,))) == [Resolve(tx.handle, (stale,))]
+    effects = bench.do(Resolved(tx.handle, (Write(O0, T6, NO_TID, OTHER),), ()))
     assert [n for n, _ in sent(effects, Lock)] == [S2]
 
 
 def test_unresolved_conflict_fails_at_once_when_no_earlier_attempt_may_count(bench: Bench) -> None:
-    ttid = bench.voting(O0, O1)
-    bench.got(S1, Voted(ttid, 1, (P0,)))
-    bench.got(S2, Conflict(ttid, 1, (P1,), (Stale(O1, T6, OTHER),)))
-    effects = bench.do(GiveUp(ttid))
-    assert effects[-1] == Failed(ttid, ErrorCode.ILLEGAL, "conflict")
+    tx = bench.voting(O0, O1)
+    bench.got(S1, Voted(tx.ttid, 1, (P0,)))
+    bench.got(S2, Conflict(tx.ttid, 1, (P1,), (Stale(O1, T6, OTHER),)))
+    effects = bench.do(GiveUp(tx.handle))
+    assert effects[-1] == Failed(tx.handle, ErrorCode.ILLEGAL, "conflict")
     assert len(sent(effects, Unvote)) == 2
     assert not sent(effects, Abort)
 
 
 def test_unresolved_conflict_needs_an_abort_after_a_lost_answer(bench: Bench) -> None:
-    ttid = bench.voting(O0)
+    tx = bench.voting(O0)
     bench.do(Lost(S1, "cut"))
-    assert bench.phase(ttid) is Phase.RETRY
+    assert tx.phase is Phase.RETRY
     effects = bench.do(Connected(S1, hello(E1)))
     assert sent(effects, Vote)[0][1].attempt == 2  # type: ignore[attr-defined]
-    bench.got(S1, Conflict(ttid, 2, (P0,), (Stale(O0, T6, OTHER),)))
-    effects = bench.do(GiveUp(ttid))
-    assert sent(effects, Abort) == [(M1, Abort(ttid, 2, (P0,)))]
+    bench.got(S1, Conflict(tx.ttid, 2, (P0,), (Stale(O0, T6, OTHER),)))
+    effects = bench.do(GiveUp(tx.handle))
+    assert sent(effects, Abort) == [(M1, Abort(tx.ttid, 2, (P0,)))]
     assert not [e for e in effects if isinstance(e, Failed)]
-    assert bench.got(M1, Aborted(ttid, 2, "")) == [Failed(ttid, ErrorCode.ILLEGAL, "conflict")]
+    assert bench.got(M1, Aborted(tx.ttid, 2, "")) == [Failed(tx.handle, ErrorCode.ILLEGAL, "conflict")]
 
 
 def test_abort_after_vote_returns_only_when_durable(bench: Bench) -> None:
-    ttid = bench.voted(O0)
-    assert bench.do(AbortNow(ttid)) == [Send(M1, Abort(ttid, 1, (P0,)))]
-    assert bench.got(M1, Aborted(ttid, 1, "")) == [AbortDone(ttid)]
+    tx = bench.voted(O0)
+    assert bench.do(AbortNow(tx.handle)) == [Send(M1, Abort(tx.ttid, 1, (P0,)))]
+    assert bench.got(M1, Aborted(tx.ttid, 1, "")) == [AbortDone(tx.handle)]
 
 
 def test_abort_of_what_was_not_voted_needs_nobody(bench: Bench) -> None:
-    ttid = bench.core.begin()
-    assert bench.do(AbortNow(ttid)) == [AbortDone(ttid)]
-    assert bench.do(AbortNow(ttid)) == [AbortDone(ttid)]
+    tx = bench.begin()
+    assert bench.do(AbortNow(tx.handle)) == [AbortDone(tx.handle)]
+    assert bench.do(AbortNow(tx.handle)) == [AbortDone(tx.handle)]
 
 
 def test_abort_of_what_recovery_has_committed_says_so(bench: Bench) -> None:
-    ttid = bench.voted(O0)
-    bench.do(AbortNow(ttid))
+    tx = bench.voted(O0)
+    bench.do(AbortNow(tx.handle))
     bench.do(Lost(M1, "cut"))
     hellos = sent(bench.do(Connected(M1, hello(E2))), CHello)
-    assert hellos[0][1].underway == (Underway(ttid, 1, Progress.ABORTING, (P0,)),)  # type: ignore[attr-defined]
-    effects = bench.welcome(epoch=E2, last=T7, fates=(Fate(ttid, 1, FateKind.COMMITTED, T7),))
-    assert effects[-1] == CommittedByRecovery(ttid, T7)
+    assert hellos[0][1].underway == (Underway(tx.ttid, 1, Progress.ABORTING, (P0,)),)  # type: ignore[attr-defined]
+    effects = bench.welcome(epoch=E2, last=T7, fates=(Fate(tx.ttid, 1, FateKind.COMMITTED, T7),))
+    assert effects[-1] == CommittedByRecovery(tx.handle, T7)
     assert CacheCut(T5, T7) in effects
 
 
 def test_finish_is_sent_again_to_the_next_primary_with_the_old_votes(bench: Bench) -> None:
-    ttid = bench.voted(O0)
-    bench.do(FinishNow(ttid))
+    tx = bench.voted(O0)
+    bench.do(FinishNow(tx.handle))
     bench.do(Lost(M1, "cut"))
     bench.do(Connected(M1, hello(E2)))
-    effects = bench.welcome(epoch=E2, fates=(Fate(ttid, 1, FateKind.VOTED, NO_TID),))
-    assert sent(effects, Finish) == [(M1, Finish(ttid, 1, E1, (P0,), (O0,), Mode.C, NO_TID))]
+    effects = bench.welcome(epoch=E2, fates=(Fate(tx.ttid, 1, FateKind.VOTED, NO_TID),))
+    assert sent(effects, Finish) == [(M1, Finish(tx.ttid, 1, E1, (P0,), (O0,), Mode.C, NO_TID))]
 
 
 def test_vote_that_recovery_has_committed_returns_and_finishes_with_that_tid(bench: Bench) -> None:
-    ttid = bench.voting(O0, O1)
-    bench.got(S1, Voted(ttid, 1, (P0,)))
+    tx = bench.voting(O0, O1)
+    bench.got(S1, Voted(tx.ttid, 1, (P0,)))
     bench.do(Lost(M1, "cut"))
     bench.do(Connected(M1, hello(E2)))
-    effects = bench.welcome(epoch=E2, last=T7, fates=(Fate(ttid, 1, FateKind.COMMITTED, T6),))
-    assert effects[-1] == VoteDone(ttid)
-    assert bench.do(FinishNow(ttid)) == [FinishDone(ttid, T6)]
+    effects = bench.welcome(epoch=E2, last=T7, fates=(Fate(tx.ttid, 1, FateKind.COMMITTED, T6),))
+    assert effects[-1] == VoteDone(tx.handle)
+    assert bench.do(FinishNow(tx.handle)) == [FinishDone(tx.handle, T6)]
 
 
 def test_new_epoch_votes_from_scratch_and_notes_that_the_old_votes_may_count(bench: Bench) -> None:
-    ttid = bench.voting(O0)
+    tx = bench.voting(O0)
     bench.do(Lost(M1, "cut"))
     bench.do(Connected(M1, hello(E2)))
-    effects = bench.welcome(epoch=E2, table=whole(table(2, E2)), fates=(Fate(ttid, 1, FateKind.ABORTED, NO_TID),))
+    effects = bench.welcome(epoch=E2, table=whole(table(2, E2)), fates=(Fate(tx.ttid, 1, FateKind.ABORTED, NO_TID),))
     vote = sent(effects, Vote)[0][1]
     assert isinstance(vote, Vote)
     assert (vote.attempt, vote.epoch) == (2, E2)
-    assert bench.core.transactions[ttid].maybe
+    assert tx.maybe
 
 
 def test_nothing_is_finished_between_hello_and_welcome(bench: Bench) -> None:
-    ttid = bench.voted(O0)
+    tx = bench.voted(O0)
     bench.do(Connected(M2, hello(E2)))
-    assert bench.do(FinishNow(ttid)) == []
-    fates = (Fate(ttid, 1, FateKind.VOTED, T5),)
+    assert bench.do(FinishNow(tx.handle)) == []
+    fates = (Fate(tx.ttid, 1, FateKind.VOTED, T5),)
     answer = Welcome(E2, Session(9), b"c" * 16, whole(table(2, E2)), (), T5, T5, fates, False)
     effects = bench.got(M2, answer)
     assert [n for n, _ in sent(effects, Finish)] == [M2]
@@ -332,52 +332,52 @@ def test_lower_epoch_than_promised_is_never_heard(bench: Bench) -> None:
 
 
 def test_unvote_is_repeated_until_confirmed(bench: Bench) -> None:
-    ttid = bench.voting(O0)
-    bench.got(S1, Contended(ttid, 1, (P0,)))
+    tx = bench.voting(O0)
+    bench.got(S1, Contended(tx.ttid, 1, (P0,)))
     bench.do(Lost(S1, "cut"))
     effects = bench.do(Connected(S1, hello(E1)))
-    assert sent(effects, Unvote) == [(S1, Unvote(ttid, 1, E1, (P0,))), (S1, Unvote(ttid, 2, E1, (P0,)))]
+    assert sent(effects, Unvote) == [(S1, Unvote(tx.ttid, 1, E1, (P0,))), (S1, Unvote(tx.ttid, 2, E1, (P0,)))]
     effects = bench.got(M1, NewPT(whole(table(2))))
     assert len(sent(effects, Unvote)) == 2
     for attempt in (1, 2):
-        bench.got(S1, UnvoteOk(ttid, attempt, (P0,)))
+        bench.got(S1, UnvoteOk(tx.ttid, attempt, (P0,)))
     assert not bench.core.dead
 
 
 def test_unvote_is_repeated_by_timer(bench: Bench) -> None:
-    ttid = bench.voting(O0, O1)
-    bench.got(S1, Voted(ttid, 1, (P0,)))
-    bench.got(S2, Conflict(ttid, 1, (P1,), (Stale(O1, T6, OTHER),)))
-    bench.do(GiveUp(ttid))
+    tx = bench.voting(O0, O1)
+    bench.got(S1, Voted(tx.ttid, 1, (P0,)))
+    bench.got(S2, Conflict(tx.ttid, 1, (P1,), (Stale(O1, T6, OTHER),)))
+    bench.do(GiveUp(tx.handle))
     assert bench.do(Tick()) == []
     bench.now += 3
     assert len(sent(bench.do(Tick()), Unvote)) == 2
 
 
 def test_refusal_is_tried_again_after_a_pause_or_at_the_new_lead(bench: Bench) -> None:
-    ttid = bench.voting(O0)
-    effects = bench.got(S1, Refused(ttid, 1, (P0,), ErrorCode.NOT_READY, "not the lead"))
+    tx = bench.voting(O0)
+    effects = bench.got(S1, Refused(tx.ttid, 1, (P0,), ErrorCode.NOT_READY, "not the lead"))
     assert not sent(effects, Vote)
     effects = bench.got(M1, NewPT(whole(table(2, leads=(S2, S2)))))
     assert [n for n, _ in sent(effects, Vote)] == [S2]
-    bench.got(S2, Refused(ttid, 2, (P0,), ErrorCode.NOT_READY, "not yet"))
+    bench.got(S2, Refused(tx.ttid, 2, (P0,), ErrorCode.NOT_READY, "not yet"))
     bench.now += 0.1
     assert [n for n, _ in sent(bench.do(Tick()), Vote)] == [S2]
 
 
 def test_final_refusal_fails_with_its_reason(bench: Bench) -> None:
-    ttid = bench.voting(O0, O1)
-    bench.got(S1, Refused(ttid, 1, (P0,), ErrorCode.NO_SPACE, "S1 is full"))
-    effects = bench.got(S2, Voted(ttid, 1, (P1,)))
-    assert effects[-1] == Failed(ttid, ErrorCode.NO_SPACE, "S1 is full")
+    tx = bench.voting(O0, O1)
+    bench.got(S1, Refused(tx.ttid, 1, (P0,), ErrorCode.NO_SPACE, "S1 is full"))
+    effects = bench.got(S2, Voted(tx.ttid, 1, (P1,)))
+    assert effects[-1] == Failed(tx.handle, ErrorCode.NO_SPACE, "S1 is full")
 
 
 def test_vote_gives_up_at_its_deadline_with_a_durable_abort(bench: Bench) -> None:
-    ttid = bench.voting(O0)
+    tx = bench.voting(O0)
     bench.now += 11
     effects = bench.do(Tick())
-    assert sent(effects, Abort) == [(M1, Abort(ttid, 1, (P0,)))]
-    (failed,) = bench.got(M1, Aborted(ttid, 1, ""))
+    assert sent(effects, Abort) == [(M1, Abort(tx.ttid, 1, (P0,)))]
+    (failed,) = bench.got(M1, Aborted(tx.ttid, 1, ""))
     assert isinstance(failed, Failed)
     assert failed.code == ErrorCode.NOT_READY
     assert "S1" in failed.text
@@ -385,21 +385,21 @@ def test_vote_gives_up_at_its_deadline_with_a_durable_abort(bench: Bench) -> Non
 
 def test_vote_that_nobody_has_got_gives_up_by_itself(bench: Bench) -> None:
     bench.do(Lost(S1, "cut"))
-    ttid = bench.voting(O0)
+    tx = bench.voting(O0)
     bench.now += 11
     (failed,) = bench.do(Tick())
     assert isinstance(failed, Failed)
-    assert failed.ttid == ttid
+    assert failed.handle == tx.handle
     assert "no connection to S1" in failed.text
 
 
 def test_lead_lost_while_its_locks_are_held_starts_again(bench: Bench) -> None:
-    ttid = bench.voting(O0, O1)
-    bench.got(S1, Contended(ttid, 1, (P0,)))
-    bench.got(S2, Contended(ttid, 1, (P1,)))
-    bench.got(S1, Locked(ttid, 2, ()))
+    tx = bench.voting(O0, O1)
+    bench.got(S1, Contended(tx.ttid, 1, (P0,)))
+    bench.got(S2, Contended(tx.ttid, 1, (P1,)))
+    bench.got(S1, Locked(tx.ttid, 2, ()))
     bench.do(Lost(S1, "cut"))
-    assert bench.phase(ttid) is Phase.RETRY
+    assert tx.phase is Phase.RETRY
     effects = bench.do(Connected(S1, hello(E1)))
     assert sent(effects, Lock)[0][1].attempt == 3  # type: ignore[attr-defined]
 
@@ -415,30 +415,98 @@ def test_known_decisions_are_pruned_at_the_durable_mark(bench: Bench) -> None:
 
 
 def test_reset_forgets_what_is_not_the_clusters(bench: Bench) -> None:
-    begun = bench.core.begin()
+    begun = bench.begin()
     bench.got(M1, Invalidate(T6, Ttid(Session(1), 1), 1, (O0,), T5))
     bench.do(Lost(M1, "cut"))
     bench.do(Connected(M1, hello(E2)))
     effects = bench.welcome(epoch=E2, last=T7, reset=True)
     assert Reset(T5, T6) in effects
     assert not bench.core.known
-    (failed,) = bench.do(VoteNow(begun, job(O0)))
+    (failed,) = bench.do(VoteNow(begun.handle, job(O0)))
     assert isinstance(failed, Failed)
 
 
-def test_session_given_up_fails_what_began_in_it(bench: Bench) -> None:
-    begun, voted = bench.core.begin(), bench.voted(O0)
+def come_back_too_late(bench: Bench, *fates: Fate, epoch: Epoch = E1) -> list[object]:
+    """The primary has given up the session meanwhile."""
     bench.do(Lost(M1, "cut"))
-    bench.do(Connected(M1, hello(E1)))
-    bench.welcome(session=Session(10), fates=(Fate(voted, 1, FateKind.ABORTED, NO_TID),))
-    for effects in (bench.do(VoteNow(begun, job(O0))), bench.do(FinishNow(voted))):
-        assert [type(e) for e in effects] == [Failed]
+    bench.do(Connected(M1, hello(epoch)))
+    return bench.welcome(session=Session(10), epoch=epoch, table=whole(table(2, epoch)), fates=fates)
+
+
+def test_session_given_up_fails_only_what_tpc_vote_had_promised(bench: Bench) -> None:
+    begun, voted = bench.begin(), bench.voted(O0)
+    come_back_too_late(bench, Fate(voted.ttid, 1, FateKind.ABORTED, NO_TID))
+    assert [type(e) for e in bench.do(FinishNow(voted.handle))] == [Failed]
+    votes = sent(bench.do(VoteNow(begun.handle, job(O0))), Vote)
+    assert [(n, v.ttid.session, v.attempt) for n, v in votes] == [(S1, 10, 1)]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("epoch", [E1, E2])
+def test_vote_goes_on_by_itself_under_the_new_session(bench: Bench, epoch: Epoch) -> None:
+    tx = bench.voting(O0, O1)
+    old = tx.ttid
+    bench.got(S1, Voted(old, 1, (P0,)))
+    votes = sent(come_back_too_late(bench, Fate(old, 1, FateKind.ABORTED, NO_TID), epoch=epoch), Vote)
+    assert [(n, v.ttid, v.attempt) for n, v in votes] == [(s, tx.ttid, 1) for s in (S1, S2)]  # type: ignore[attr-defined]
+    assert tx.ttid == Ttid(Session(10), 2)
+    for late in (Voted(old, 1, (P1,)), Refused(old, 1, (P1,), ErrorCode.ILLEGAL, "gone")):
+        assert bench.got(S2, late) == []
+    bench.got(S1, Voted(tx.ttid, 1, (P0,)))
+    assert bench.got(S2, Voted(tx.ttid, 1, (P1,))) == [VoteDone(tx.handle)]
+    effects = bench.do(FinishNow(tx.handle))
+    assert [p.ttid for _, p in sent(effects, Finish)] == [tx.ttid]  # type: ignore[attr-defined]
+    assert bench.got(M1, Finished(tx.ttid, 1, T6)) == [FinishDone(tx.handle, T6)]
+    assert not bench.core.transactions
+    assert not bench.core.named
+
+
+def test_what_went_ahead_goes_again_under_the_new_session(bench: Bench) -> None:
+    tx = bench.begin()
+    bench.do(StoredAhead(tx.handle, P0, 0, 1))
+    come_back_too_late(bench)
+    effects = bench.do(VoteNow(tx.handle, job(O0)))
+    assert effects[0] == Upload(tx.handle, Ttid(Session(10), 2), S1, P0, 0)
+    assert sent(effects, Vote)[0][1].work[0].tentative == 1  # type: ignore[attr-defined]
+
+
+def test_locks_are_asked_for_again_under_the_new_session(bench: Bench) -> None:
+    tx = bench.voting(O0)
+    bench.got(S1, Contended(tx.ttid, 1, (P0,)))
+    locks = sent(come_back_too_late(bench, Fate(tx.ttid, 2, FateKind.ABORTED, NO_TID)), Lock)
+    assert [(n, p.ttid) for n, p in locks] == [(S1, Ttid(Session(10), 2))]  # type: ignore[attr-defined]
+
+
+def test_conflict_resolved_across_the_loss_of_the_session_is_voted_under_the_new_one(bench: Bench) -> None:
+    tx = bench.voting(O0)
+    bench.got(S1, Conflict(tx.ttid, 1, (P0,), (Stale(O0, T6, OTHER),)))
+    come_back_too_late(bench, Fate(tx.ttid, 1, FateKind.ABORTED, NO_TID))
+    votes = sent(bench.do(Resolved(tx.handle, (Write(O0, T6, NO_TID, OTHER),), ())), Vote)
+    assert [(n, v.ttid) for n, v in votes] == [(S1, Ttid(Session(10), 2))]  # type: ignore[attr-defined]
+
+
+def test_vote_committed_before_its_session_was_given_up_is_not_voted_again(bench: Bench) -> None:
+    tx = bench.voting(O0)
+    effects = come_back_too_late(bench, Fate(tx.ttid, 1, FateKind.COMMITTED, T7), epoch=E2)
+    assert not sent(effects, Vote)
+    assert effects[-1] == VoteDone(tx.handle)
+
+
+def test_time_in_which_the_process_did_not_run_is_no_waiting(bench: Bench) -> None:
+    tx = bench.voting(O0)
+    bench.do(Tick())
+    bench.now += 60
+    assert bench.do(Tick()) == []
+    assert tx.phase is Phase.VOTING
+    for _ in range(21):
+        bench.now += 0.5
+        effects = bench.do(Tick())
+    assert sent(effects, Abort) or tx.phase is Phase.ABORTING
 
 
 def test_empty_transaction_needs_nobody(bench: Bench) -> None:
-    ttid = bench.core.begin()
-    assert bench.do(VoteNow(ttid, job())) == [VoteDone(ttid)]
-    assert bench.do(FinishNow(ttid)) == [FinishDone(ttid, T5)]
+    tx = bench.begin()
+    assert bench.do(VoteNow(tx.handle, job())) == [VoteDone(tx.handle)]
+    assert bench.do(FinishNow(tx.handle)) == [FinishDone(tx.handle, T5)]
 
 
 def test_answer_for_the_newest_snapshot_is_current(bench: Bench) -> None:
@@ -467,13 +535,13 @@ def test_answer_across_a_welcome_is_not_current_and_void_in_a_new_reign(bench: B
 
 
 def test_what_went_ahead_is_named_in_the_vote_and_sent_again_after_a_loss(bench: Bench) -> None:
-    ttid = bench.core.begin()
-    assert bench.do(StoredAhead(ttid, P0, 0, 1)) == [Upload(ttid, S1, P0, 0)]
-    assert bench.do(StoredAhead(ttid, P0, 1, 2)) == [Upload(ttid, S1, P0, 1)]
+    tx = bench.begin()
+    assert bench.do(StoredAhead(tx.handle, P0, 0, 1)) == [Upload(tx.handle, tx.ttid, S1, P0, 0)]
+    assert bench.do(StoredAhead(tx.handle, P0, 1, 2)) == [Upload(tx.handle, tx.ttid, S1, P0, 1)]
     bench.do(Lost(S1, "cut"))
-    bench.do(VoteNow(ttid, job(O0, O2, Oid(4))))
+    bench.do(VoteNow(tx.handle, job(O0, O2, Oid(4))))
     effects = bench.do(Connected(S1, hello(E1)))
-    assert effects[0] == Upload(ttid, S1, P0, 0)
+    assert effects[0] == Upload(tx.handle, tx.ttid, S1, P0, 0)
     vote = sent(effects, Vote)[0][1]
     assert isinstance(vote, Vote)
     assert vote.work[0].tentative == 2
@@ -481,8 +549,8 @@ def test_what_went_ahead_is_named_in_the_vote_and_sent_again_after_a_loss(bench:
 
 
 def test_application_that_runs_away_from_vote_is_withdrawn(bench: Bench) -> None:
-    ttid = bench.voting(O0)
-    effects = bench.do(AbortNow(ttid))
+    tx = bench.voting(O0)
+    effects = bench.do(AbortNow(tx.handle))
     assert sent(effects, Unvote)
     assert sent(effects, Abort)
-    assert bench.got(M1, Aborted(ttid, 1, "")) == [AbortDone(ttid)]
+    assert bench.got(M1, Aborted(tx.ttid, 1, "")) == [AbortDone(tx.handle)]

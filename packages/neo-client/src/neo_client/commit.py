@@ -25,7 +25,7 @@ from neo_client.core.events import (
 from neo_client.errors import CommittedByRecoveryError, TooLargeError, of_code
 from neo_client.shell import Shell, Underway
 from neo_client.spool import Spool
-from neo_common.ids import NO_TID, Oid, Partition, Tid
+from neo_common.ids import NO_TID, Oid, Partition, Tid, Ttid
 from neo_common.wire.schema import (
     PIECE_BYTES,
     Compression,
@@ -136,7 +136,7 @@ class Commit:
             ahead.append(oid)
             self._put_away(self.writes[oid])
         for p, start in first.items():
-            self.shell.step(self.tx, StoredAhead(self.tx.ttid, p, start, len(self._ahead[p])))
+            self.shell.step(self.tx, StoredAhead(self.tx.handle, p, start, len(self._ahead[p])))
         self.shell.wait_for_room(self.tx)
 
     def _put_away(self, write: Write) -> None:
@@ -152,7 +152,7 @@ class Commit:
         self._replace_spooled(write)
         p = self.shell.core.table.partition(write.oid)
         ahead = self._ahead[p]
-        self.shell.step(self.tx, StoredAhead(self.tx.ttid, p, ahead.index(write.oid), len(ahead)))
+        self.shell.step(self.tx, StoredAhead(self.tx.handle, p, ahead.index(write.oid), len(ahead)))
         self.shell.wait_for_room(self.tx)
 
     def _replace_spooled(self, write: Write) -> None:
@@ -161,9 +161,9 @@ class Commit:
             self._spooled[write.oid] = self._spool.add(write.data.value)
             self.writes[write.oid] = write._replace(data=write.data._replace(value=b""))
 
-    def _pieces(self, partition: Partition, first: int) -> Iterator[Packet]:
+    def _pieces(self, ttid: Ttid, partition: Partition, first: int) -> Iterator[Packet]:
         """Yield what goes ahead of the vote: pieces, and Stores that name them."""
-        epoch, ttid = self.shell.core.epoch, self.tx.ttid
+        epoch = self.shell.core.epoch
         batch: list[Write] = []
         size = 0
         for oid in self._ahead[partition][first:]:
@@ -190,11 +190,11 @@ class Commit:
 
     def begin_vote(self, after: Tid = NO_TID) -> None:
         """Send the votes. *after*: the given tid of a transaction that is voted, and will be committed first."""
-        self.shell.step(self.tx, VoteNow(self.tx.ttid, self._job(after)))
+        self.shell.step(self.tx, VoteNow(self.tx.handle, self._job(after)))
 
     def end_vote(self, resolve: Resolver) -> None:
         """Wait until it is fully voted. Raises: as `vote`."""
-        shell, ttid = self.shell, self.tx.ttid
+        shell, handle = self.shell, self.tx.handle
         trouble: BaseException | None = None
         while True:
             match shell.answer(self.tx):
@@ -205,7 +205,7 @@ class Commit:
                     try:
                         event: Resolved | GiveUp = self._resolve(stale, resolve)
                     except BaseException as error:  # noqa: BLE001 - raised again below, once the core has let go
-                        trouble, event = error, GiveUp(ttid, ErrorCode.ILLEGAL, "conflict")
+                        trouble, event = error, GiveUp(handle, ErrorCode.ILLEGAL, "conflict")
                     shell.step(self.tx, event)
                 case Failed(_, code, text):
                     self._end()
@@ -236,7 +236,7 @@ class Commit:
             writes.append(self.writes[item.oid])
             if merged.data != whole.data and item.oid not in self.resolved:
                 self.resolved.append(item.oid)
-        return Resolved(self.tx.ttid, tuple(writes), ())
+        return Resolved(self.tx.handle, tuple(writes), ())
 
     def finish(self, told: Callable[[Tid], object]) -> Tid:
         """tpc_finish: wait until it is known what became of it, however long that takes. `told` as ZODB wants it."""
@@ -246,7 +246,7 @@ class Commit:
     def begin_finish(self, told: Callable[[Tid], object]) -> None:
         """Ask the primary to commit. `told` as ZODB wants it."""
         self.tx.on_finish = lambda tid: self._on_finish(tid, told)
-        self.shell.step(self.tx, FinishNow(self.tx.ttid))
+        self.shell.step(self.tx, FinishNow(self.tx.handle))
 
     def end_finish(self) -> Tid:
         """Wait until it is known what became of it, however long that takes."""
@@ -276,7 +276,7 @@ class Commit:
         if self.is_over:  # tpc_vote or tpc_finish has failed
             return
         shell = self.shell
-        shell.step(self.tx, AbortNow(self.tx.ttid))
+        shell.step(self.tx, AbortNow(self.tx.handle))
         try:
             while True:
                 match shell.answer(self.tx):

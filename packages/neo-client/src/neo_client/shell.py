@@ -27,6 +27,7 @@ from neo_client.core.events import (
     CommittedByRecovery,
     Failed,
     FinishDone,
+    Handle,
     Invalidated,
     NodesChanged,
     Reset,
@@ -65,6 +66,8 @@ REDIAL_MIN_S: Final = 0.05
 REDIAL_MAX_S: Final = 2.0
 SESSION_LIMITS: Final = Limits(idle_s=5.0, dead_s=30.0)
 _FOREVER: Final = float("inf")
+Pieces = Callable[[Ttid, Partition, int], Iterator[Packet]]
+"""Given the transaction's name, a partition and an index: what goes ahead of the vote, from that write on."""
 _Answer = VoteDone | Resolve | Failed | FinishDone | AbortDone | CommittedByRecovery
 
 
@@ -94,8 +97,8 @@ class Call(Parked):
 class Underway:
     """A transaction, as the shell sees it. `pieces` gives what goes ahead of its vote."""
 
-    def __init__(self, ttid: Ttid, pieces: Callable[[Partition, int], Iterator[Packet]]) -> None:
-        self.ttid = ttid
+    def __init__(self, handle: Handle, pieces: Pieces) -> None:
+        self.handle = handle
         self.pieces = pieces
         self.inbox: deque[_Answer] = deque()
         self.parked: Parked | None = None
@@ -118,7 +121,7 @@ class Shell:
         self.void: tuple[Tid, Tid] = (NO_TID, NO_TID)
         """Snapshots above the first and up to the second saw tids that are not the cluster's."""
         self.is_closed = False
-        self.underway: dict[Ttid, Underway] = {}
+        self.underway: dict[Handle, Underway] = {}
         self._rng = random.Random()
         self._settings = ClientSettings(wait_timeout_s=options.wait_timeout_s, read_only=options.read_only)
         self._begin_afresh()
@@ -170,7 +173,7 @@ class Shell:
                 else:
                     self._drop(conn, StorageClosedError("the storage is closed"))
             for tx in self.underway.values():
-                tx.inbox.append(Failed(tx.ttid, ErrorCode.NOT_READY, "the storage is closed"))
+                tx.inbox.append(Failed(tx.handle, ErrorCode.NOT_READY, "the storage is closed"))
                 self._wake(tx)
             self._changed()
         self.driver.stop()
@@ -313,7 +316,7 @@ class Shell:
 
     # ------------------------------------------------------------------------------------------ transactions
 
-    def begin(self, pieces: Callable[[Partition, int], Iterator[Packet]]) -> Underway:
+    def begin(self, pieces: Pieces) -> Underway:
         """Begin a transaction. Without the lock.
 
         Raises: ClusterUnavailable.
@@ -323,17 +326,17 @@ class Shell:
             self.wait_ready(deadline)
             with self.lock:
                 try:
-                    ttid = self.core.begin()
+                    handle = self.core.begin()
                 except NotReady:
                     continue
-                tx = self.underway[ttid] = Underway(ttid, pieces)
+                tx = self.underway[handle] = Underway(handle, pieces)
                 return tx
 
     def step(self, tx: Underway, event: Event) -> None:
         """Tell the core. Without the lock."""
         with self.lock:
             if self.is_closed:
-                tx.inbox.append(Failed(tx.ttid, ErrorCode.NOT_READY, "the storage is closed"))
+                tx.inbox.append(Failed(tx.handle, ErrorCode.NOT_READY, "the storage is closed"))
                 return
             self.handle(event)
             for node in self.core.wanted_peers():
@@ -353,7 +356,7 @@ class Shell:
     def end(self, tx: Underway) -> None:
         """Forget it."""
         with self.lock:
-            self.underway.pop(tx.ttid, None)
+            self.underway.pop(tx.handle, None)
 
     def wait_for_room(self, tx: Underway) -> None:
         """Wait while what *tx* has sent ahead is stuck in front of a socket: producers go at the speed of the
@@ -393,13 +396,13 @@ class Shell:
                 if conn is not None:
                     conn.notify(packet)
                     self._dirty[conn] = None
-            case VoteDone(ttid) | Resolve(ttid) | Failed(ttid) | AbortDone(ttid) | CommittedByRecovery(ttid):
-                tx = self.underway.get(ttid)
+            case VoteDone(handle) | Resolve(handle) | Failed(handle) | AbortDone(handle) | CommittedByRecovery(handle):
+                tx = self.underway.get(handle)
                 if tx is not None:
                     tx.inbox.append(effect)
                     self._wake(tx)
-            case FinishDone(ttid, tid):
-                self._finished(ttid, tid, effect)
+            case FinishDone(handle, tid):
+                self._finished(handle, tid, effect)
             case Invalidated(tid, oids):
                 for oid in oids:
                     self.cache.invalidate(tid, oid)
@@ -415,10 +418,10 @@ class Shell:
                 self.cache.clear()
                 self.void = durable, last
                 self._tell_gap()
-            case Upload(ttid, node, partition, first):
-                tx, conn = self.underway.get(ttid), self.by_node.get(node)
+            case Upload(handle, ttid, node, partition, first):
+                tx, conn = self.underway.get(handle), self.by_node.get(node)
                 if tx is not None and conn is not None:
-                    conn.backlog.append(tx.pieces(partition, first))
+                    conn.backlog.append(tx.pieces(ttid, partition, first))
                     self._dirty[conn] = None
             case Disconnect(peer, reason):
                 conn = self.by_node.pop(peer, None)
@@ -445,11 +448,11 @@ class Shell:
         except Exception:
             log.exception("cluster %s: what is registered for invalidations has failed", self.options.name)
 
-    def _finished(self, ttid: Ttid, tid: Tid, effect: FinishDone) -> None:
+    def _finished(self, handle: Handle, tid: Tid, effect: FinishDone) -> None:
         """Our own commit: the cache, ZODB's callback, then `last`; as with the commits of others, in the order
         of tids.
         """
-        tx = self.underway.get(ttid)
+        tx = self.underway.get(handle)
         if tx is not None:
             if tx.on_finish is not None:
                 try:

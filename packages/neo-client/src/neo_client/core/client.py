@@ -23,6 +23,7 @@ from neo_client.core.events import (
     FinishDone,
     FinishNow,
     GiveUp,
+    Handle,
     Invalidated,
     Job,
     NodesChanged,
@@ -115,6 +116,8 @@ RETRY_DELAY_MAX_S: Final = 1.0
 """... up to this."""
 UNVOTE_REPEAT_S: Final = 2.0
 """An Unvote that nobody has confirmed is repeated after this."""
+PAUSE_S: Final = 2.0
+"""Ticks further apart than this, in seconds, show that the process was stopped or starved."""
 
 _PASSING: Final = frozenset((ErrorCode.NOT_READY, ErrorCode.NOT_READABLE, ErrorCode.EPOCH))
 """Refusals that another attempt may not meet."""
@@ -167,10 +170,14 @@ class ClientCore:
         self.known: dict[Ttid, Decision] = {}
         """The commits above `durable` that it has heard of."""
         self.peers: set[NodeId] = set()
-        self.transactions: dict[Ttid, Tpc] = {}
+        self.transactions: dict[Handle, Tpc] = {}
+        self.named: dict[Ttid, Tpc] = {}
+        """The same by the names that the wire knows."""
         self.dead: dict[tuple[Ttid, int], set[Partition]] = {}
         """Attempts withdrawn, and the partitions whose lead has not confirmed yet."""
         self._counter = 0
+        self._last_handle = Handle(0)
+        self._ticked_at: Seconds | None = None
         self._loading: dict[Oid, list[Loading]] = {}
         self._unvote_at = Seconds(0.0)
         self._heard = NO_TID
@@ -187,8 +194,8 @@ class ClientCore:
         """Whether a transaction may begin."""
         return bool(self.session) and self.primary is not None and not self.frozen
 
-    def begin(self) -> Ttid:
-        """Return the name of a new transaction.
+    def begin(self) -> Handle:
+        """Return the handle of a new transaction.
 
         Raises: NotReady without a session with a primary.
         """
@@ -196,10 +203,17 @@ class ClientCore:
             raise NotReady(
                 "no primary master has welcomed this client yet" if not self.session else "the primary master is away"
             )
+        self._last_handle = Handle(self._last_handle + 1)
+        tx = Tpc(self._last_handle, self._new_ttid())
+        self.transactions[tx.handle] = self.named[tx.ttid] = tx
+        return tx.handle
+
+    def _new_ttid(self) -> Ttid:
         self._counter += 1
-        ttid = Ttid(self.session, self._counter)
-        self.transactions[ttid] = Tpc(ttid)
-        return ttid
+        return Ttid(self.session, self._counter)
+
+    def _forget(self, tx: Tpc) -> None:
+        del self.transactions[tx.handle], self.named[tx.ttid]
 
     def handle(self, event: Event, now: Instant) -> list[Effect]:
         """Return the effects of *event*, in the order to perform them."""
@@ -214,23 +228,23 @@ class ClientCore:
                 self._connected(peer, hello.epoch)
             case Lost(peer, reason):
                 self._lost(peer, reason)
-            case VoteNow(ttid, job):
-                self._vote_now(ttid, job)
-            case FinishNow(ttid):
-                self._finish_now(ttid)
-            case AbortNow(ttid):
-                self._abort_now(ttid)
-            case Resolved(ttid, writes, reads):
-                tx = self.transactions.get(ttid)
+            case VoteNow(handle, job):
+                self._vote_now(handle, job)
+            case FinishNow(handle):
+                self._finish_now(handle)
+            case AbortNow(handle):
+                self._abort_now(handle)
+            case Resolved(handle, writes, reads):
+                tx = self.transactions.get(handle)
                 if tx is not None and tx.phase is Phase.RESOLVING:
                     tx.merge(writes, reads, self.table)
                     self._resolved(tx)
-            case GiveUp(ttid, code, text):
-                tx = self.transactions.get(ttid)
+            case GiveUp(handle, code, text):
+                tx = self.transactions.get(handle)
                 if tx is not None and tx.phase is Phase.RESOLVING:
                     self._fail(tx, code, text)
-            case StoredAhead(ttid, partition, first, total):
-                tx = self.transactions.get(ttid)
+            case StoredAhead(handle, partition, first, total):
+                tx = self.transactions.get(handle)
                 if tx is not None and tx.phase is Phase.BEGUN:
                     self._stored_ahead(tx, partition, first, total)
         self._pump()
@@ -305,7 +319,7 @@ class ClientCore:
             if sent.get(partition, 0) > first:
                 sent[partition] = first
         lead = self.table.lead(partition) if partition < self.table.partitions else None
-        if lead in self.peers and not self.frozen and tx.ttid.session == self.session:
+        if lead in self.peers and not self.frozen:
             assert lead is not None
             self._upload(tx, lead, partition)
 
@@ -313,13 +327,13 @@ class ClientCore:
         """Send what *node* has not got of what goes ahead."""
         sent = tx.uploaded.setdefault(node, {})
         if sent.get(partition, 0) < tx.ahead.get(partition, 0):
-            self._do(Upload(tx.ttid, node, partition, sent.get(partition, 0)))
+            self._do(Upload(tx.handle, tx.ttid, node, partition, sent.get(partition, 0)))
             sent[partition] = tx.ahead[partition]
 
-    def _vote_now(self, ttid: Ttid, job: Job) -> None:
-        tx = self.transactions.get(ttid)
+    def _vote_now(self, handle: Handle, job: Job) -> None:
+        tx = self.transactions.get(handle)
         if tx is None:
-            self._do(Failed(ttid, ErrorCode.NOT_READY, "the transaction is not known any more"))
+            self._do(Failed(handle, ErrorCode.NOT_READY, "the transaction is not known any more"))
             return
         assert tx.phase is Phase.BEGUN, tx
         tx.take_job(job, self.table)
@@ -330,17 +344,13 @@ class ClientCore:
             self._vote_returns(tx)
         elif tx.failure is not None:
             self._failed(tx, *tx.failure)
-        elif ttid.session != self.session:
-            self._failed(
-                tx, ErrorCode.NOT_READY, "the primary master has given up the session in which the transaction began"
-            )
         else:
             tx.phase = Phase.RETRY
 
-    def _finish_now(self, ttid: Ttid) -> None:
-        tx = self.transactions.get(ttid)
+    def _finish_now(self, handle: Handle) -> None:
+        tx = self.transactions.get(handle)
         if tx is None:
-            self._do(Failed(ttid, ErrorCode.NOT_READY, "the transaction is not known any more"))
+            self._do(Failed(handle, ErrorCode.NOT_READY, "the transaction is not known any more"))
             return
         tx.waiting = Waiting.FINISH
         if tx.phase in _DECIDED:
@@ -352,10 +362,10 @@ class ClientCore:
         else:
             self._finish(tx)
 
-    def _abort_now(self, ttid: Ttid) -> None:
-        tx = self.transactions.get(ttid)
+    def _abort_now(self, handle: Handle) -> None:
+        tx = self.transactions.get(handle)
         if tx is None:
-            self._do(AbortDone(ttid))
+            self._do(AbortDone(handle))
             return
         tx.waiting = Waiting.ABORT
         if tx.phase in _DECIDED:
@@ -534,12 +544,12 @@ class ClientCore:
             case _ if peer != self.primary:
                 pass  # a master that has not welcomed us has nothing to say
             case Finished(ttid, attempt, tid):
-                tx = self.transactions.get(ttid)
+                tx = self.named.get(ttid)
                 self._answered = True
                 if tx is not None and tx.phase in (Phase.FINISHING, Phase.ABORTING):
                     self._committed(tx, attempt, tid)
             case Aborted(ttid, attempt, text):
-                tx = self.transactions.get(ttid)
+                tx = self.named.get(ttid)
                 if tx is not None and tx.attempt == attempt and tx.phase in (Phase.FINISHING, Phase.ABORTING):
                     self._aborted(tx, text)
             case Invalidate():
@@ -562,7 +572,7 @@ class ClientCore:
                 self.cluster_state, self.cluster_reason = state, reason
 
     def _from_lead(self, node: NodeId, packet: Voted | Conflict | Contended | Refused | Locked) -> None:
-        tx = self.transactions.get(packet.ttid)
+        tx = self.named.get(packet.ttid)
         if tx is None or tx.attempt != packet.attempt or node not in tx.wait:
             return  # late, of an attempt that is withdrawn
         match packet:
@@ -635,13 +645,13 @@ class ClientCore:
     def _vote_returns(self, tx: Tpc) -> None:
         if tx.waiting is Waiting.VOTE:
             tx.waiting = Waiting.NOTHING
-            self._do(VoteDone(tx.ttid))
+            self._do(VoteDone(tx.handle))
 
     # ------------------------------------------------------------------------------------------ conflicts
 
     def _resolve(self, tx: Tpc, stale: tuple[Stale, ...], locked: bool) -> None:
         tx.phase, tx.locked_stale, tx.locks_lost = Phase.RESOLVING, locked, False
-        self._do(Resolve(tx.ttid, stale))
+        self._do(Resolve(tx.handle, stale))
 
     def _resolved(self, tx: Tpc) -> None:
         """Vote again where the conflicts were, as the same attempt; after a second conflict, or a loss, as another."""
@@ -682,11 +692,11 @@ class ClientCore:
             self._failed(tx, code, text)
 
     def _failed(self, tx: Tpc, code: ErrorCode, text: str) -> None:
-        del self.transactions[tx.ttid]
+        self._forget(tx)
         if tx.waiting is Waiting.ABORT:
-            self._do(AbortDone(tx.ttid))
+            self._do(AbortDone(tx.handle))
         else:
-            self._do(Failed(tx.ttid, code, text))
+            self._do(Failed(tx.handle, code, text))
 
     def _say_heard(self) -> None:
         """The primary keeps a decision until it knows that its client has the answer."""
@@ -695,6 +705,7 @@ class ClientCore:
             self._do(Send(self.primary, Heard(self.last)))
 
     def _tick(self) -> None:
+        self._pardon_pause()
         if self._answered:
             self._answered = False
             self._say_heard()
@@ -707,6 +718,14 @@ class ClientCore:
         for tx in list(self.transactions.values()):
             if tx.phase in (Phase.VOTING, Phase.LOCKING, Phase.RETRY) and self._now >= tx.deadline:
                 self._fail(tx, ErrorCode.NOT_READY, self._overdue_text(tx))
+
+    def _pardon_pause(self) -> None:
+        """While this process did not run nobody could answer it: that time does not count as waiting."""
+        pause = 0.0 if self._ticked_at is None else self._now - self._ticked_at
+        self._ticked_at = self._now
+        if pause > PAUSE_S:
+            for tx in self.transactions.values():
+                tx.deadline = Seconds(tx.deadline + pause)
 
     def _overdue_text(self, tx: Tpc) -> str:
         away = [n for n in tx.by_lead(self.table) if n is not None and n not in self.peers]
@@ -776,13 +795,13 @@ class ClientCore:
             self._failed(tx, *tx.failure)
             return
         assert tx.phase is Phase.COMMITTED
-        del self.transactions[tx.ttid]
+        self._forget(tx)
         if tx.waiting is Waiting.FINISH:
-            self._do(FinishDone(tx.ttid, tx.tid))
+            self._do(FinishDone(tx.handle, tx.tid))
         elif tx.parts:
-            self._do(CommittedByRecovery(tx.ttid, tx.tid))
+            self._do(CommittedByRecovery(tx.handle, tx.tid))
         else:
-            self._do(AbortDone(tx.ttid))
+            self._do(AbortDone(tx.handle))
 
     def _invalidate(self, packet: Invalidate) -> None:
         self._learn(Decision(packet.ttid, packet.attempt, packet.tid, ()))
@@ -887,7 +906,9 @@ class ClientCore:
         kind = fate.kind if fate is not None else None
         of_this = fate is not None and fate.attempt == tx.attempt
         given_up = tx.ttid.session != self.session
-        if tx.phase in _EARLY_PHASES and tx.attempt:
+        if given_up and (tx.phase is Phase.BEGUN or not tx.attempt):
+            self._begin_anew(tx)
+        elif tx.phase in _EARLY_PHASES and tx.attempt:
             if kind == FateKind.COMMITTED:
                 assert fate is not None
                 self._committed(tx, fate.attempt, fate.tid)
@@ -895,7 +916,7 @@ class ClientCore:
                 tx.vote_epoch = self.epoch
                 self._fully_voted(tx)
             elif given_up:
-                self._failed(tx, ErrorCode.NOT_READY, "the primary master has given up the session of this transaction")
+                self._begin_anew(tx)
             elif kind == FateKind.ABORTED and not is_new:
                 if of_this:
                     self._try_again(tx)
@@ -918,8 +939,15 @@ class ClientCore:
                 self._send_finish(tx)
             elif tx.phase is Phase.ABORTING:
                 self._send_abort(tx)
-        elif tx.phase is Phase.RETRY and given_up:
-            self._failed(tx, ErrorCode.NOT_READY, "the primary master has given up the session of this transaction")
+
+    def _begin_anew(self, tx: Tpc) -> None:
+        """Its session was given up while this client was away, before tpc_vote has returned: nothing is lost but time.
+
+        Welcome says that what the old session had voted is, and stays, aborted; all its data is here.
+        """
+        del self.named[tx.ttid]
+        tx.begin_anew(self._new_ttid())
+        self.named[tx.ttid] = tx
 
     def _try_again(self, tx: Tpc) -> None:
         """The primary has aborted this attempt, and the session lives: another attempt."""

@@ -1,9 +1,12 @@
 """What the client's core is told by the application, and what it orders beside `neo_common.core`. Pure."""
 
-from typing import NamedTuple
+from typing import NamedTuple, NewType
 
 from neo_common.ids import NO_TID, NodeId, Oid, Partition, Tid, Ttid
 from neo_common.wire.schema import ErrorCode, Metadata, Mode, ReadCheck, Stale, Write
+
+Handle = NewType("Handle", int)
+"""A transaction, between the application and the core. Its ttid, which only the wire knows, may change meanwhile."""
 
 
 class Job(NamedTuple):
@@ -28,7 +31,7 @@ class Job(NamedTuple):
 class StoredAhead(NamedTuple):
     """The first *total* writes of *partition* go ahead of the vote; those from *first* on are new or changed."""
 
-    ttid: Ttid
+    handle: Handle
     partition: Partition
     first: int
     total: int
@@ -37,14 +40,14 @@ class StoredAhead(NamedTuple):
 class VoteNow(NamedTuple):
     """tpc_vote."""
 
-    ttid: Ttid
+    handle: Handle
     job: Job
 
 
 class Resolved(NamedTuple):
     """The answer to Resolve: these writes and reads replace those of the same oids."""
 
-    ttid: Ttid
+    handle: Handle
     writes: tuple[Write, ...]
     reads: tuple[ReadCheck, ...]
 
@@ -52,7 +55,7 @@ class Resolved(NamedTuple):
 class GiveUp(NamedTuple):
     """The other answer to Resolve: the transaction shall fail. Failed, with `code` and `text`, follows when it may."""
 
-    ttid: Ttid
+    handle: Handle
     code: ErrorCode = ErrorCode.ILLEGAL
     text: str = "conflict"
 
@@ -60,13 +63,13 @@ class GiveUp(NamedTuple):
 class FinishNow(NamedTuple):
     """tpc_finish."""
 
-    ttid: Ttid
+    handle: Handle
 
 
 class AbortNow(NamedTuple):
     """tpc_abort; at any moment, also when the application has run away from tpc_vote or tpc_finish."""
 
-    ttid: Ttid
+    handle: Handle
 
 
 # ---------------------------------------------------------------------------------------------- effects
@@ -75,9 +78,10 @@ class AbortNow(NamedTuple):
 class Upload(NamedTuple):
     """Send to *node* the writes of *partition* that go ahead, from the *first* on, as StorePiece and Store.
 
-    They leave before whatever is sent to that node after this effect.
+    They leave before whatever is sent to that node after this effect, under the name *ttid*.
     """
 
+    handle: Handle
     ttid: Ttid
     node: NodeId
     partition: Partition
@@ -87,20 +91,20 @@ class Upload(NamedTuple):
 class Resolve(NamedTuple):
     """These objects have changed: resolve in the application's thread, then Resolved or GiveUp."""
 
-    ttid: Ttid
+    handle: Handle
     stale: tuple[Stale, ...]
 
 
 class VoteDone(NamedTuple):
     """tpc_vote returns."""
 
-    ttid: Ttid
+    handle: Handle
 
 
 class Failed(NamedTuple):
     """tpc_vote or tpc_finish raises: the transaction is not, and will never be, committed. It is forgotten here."""
 
-    ttid: Ttid
+    handle: Handle
     code: ErrorCode
     text: str
 
@@ -108,20 +112,20 @@ class Failed(NamedTuple):
 class FinishDone(NamedTuple):
     """tpc_finish returns *tid*. As Invalidated for everybody else in this program. It is forgotten here."""
 
-    ttid: Ttid
+    handle: Handle
     tid: Tid
 
 
 class AbortDone(NamedTuple):
     """tpc_abort returns. It is forgotten here."""
 
-    ttid: Ttid
+    handle: Handle
 
 
 class CommittedByRecovery(NamedTuple):
     """tpc_abort raises: a recovery has committed what was fully voted. It is forgotten here."""
 
-    ttid: Ttid
+    handle: Handle
     tid: Tid
 
 

@@ -6,7 +6,7 @@ The rules are `client.ClientCore`'s; this is the noun that they work on.
 from dataclasses import dataclass, field
 from enum import Enum
 
-from neo_client.core.events import Job
+from neo_client.core.events import Handle, Job
 from neo_common.ids import NO_EPOCH, NO_TID, Epoch, NodeId, Oid, Partition, Seconds, Tid, Ttid, Version
 from neo_common.model.partition_table import PartitionTable
 from neo_common.wire.schema import ErrorCode, Progress, ReadCheck, Stale, Write
@@ -58,10 +58,13 @@ PROGRESS = {
 class Tpc:
     """A transaction of this client.
 
-    `attempt` is 0 until something was sent of it. `maybe`: an earlier attempt may be fully voted, so that only a
-    durable abort is a failure. `refused`: a lead has refused this attempt for good, and was not asked again since.
+    `handle` is its name for the application, `ttid` for all others: another one when the session in which it began was
+    given up. `attempt` is 0 until something was sent of it. `maybe`: an earlier attempt may be fully voted, so that
+    only a durable abort is a failure. `refused`: a lead has refused this attempt for good, and was not asked again
+    since.
     """
 
+    handle: Handle
     ttid: Ttid
     phase: Phase = Phase.BEGUN
     waiting: Waiting = Waiting.NOTHING
@@ -105,6 +108,17 @@ class Tpc:
         self.job = job
         touched = {table.partition(w.oid) for w in job.writes} | {table.partition(r.oid) for r in job.reads}
         self.parts = tuple(sorted(touched))
+
+    def begin_anew(self, ttid: Ttid) -> None:
+        """Forget what was sent of it: it is voted from scratch, under another name, if it is to be voted already."""
+        self.ttid, self.attempt = ttid, 0
+        self.wait, self.held, self.voted, self.uploaded = set(), set(), set(), {}
+        self.contended = self.lost_vote = self.refused = self.maybe = False
+        self.failures, self.not_before = 0, _LONG_AGO
+        if self.phase is Phase.RESOLVING:
+            self.locks_lost = True
+        elif self.phase is not Phase.BEGUN:
+            self.phase, self.failure = Phase.RETRY, None
 
     def by_lead(self, table: PartitionTable) -> dict[NodeId | None, tuple[Partition, ...]]:
         """Return the touched partitions of each lead; those without a lead under None."""
