@@ -30,6 +30,8 @@ class Pause:
         self.kind, self.left = kind, count
         self.voted: set[object] = set()
         self.failed: list[object] = []
+        for client in simulation.clients:
+            client.runs_away = False
         simulation.world.observers.append(self)
 
     def __call__(self, process: Process, effect: object) -> None:
