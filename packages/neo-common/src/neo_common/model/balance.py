@@ -1,18 +1,151 @@
 """Which cells go where. Pure.
 
-Today: the first table of a cluster. It is even in four ways at once: cells per node, leads per node, neighbouring
-partitions on different nodes, and the partners of a node, so that the load of a lost node spreads over all others.
+The first table of a cluster is even in four ways at once: cells per node, leads per node, neighbouring partitions on
+different nodes, and the partners of a node, so that the load of a lost node spreads over all others.
+
+Later, `plan` says which table a cluster should come to, given the one that it has: what moves is the least that makes
+it even again (docs/partition-table.md, "Balance"). How to come there safely is the master's business.
 """
 
-from collections.abc import Sequence
-from math import gcd
-from typing import Final
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from math import ceil, floor, gcd
+from typing import Final, NamedTuple
 
-from neo_common.ids import NodeId, Version
+from neo_common.ids import NodeId, Partition, Version
 from neo_common.model.partition_table import Cell, PartitionTable
+from neo_common.model.placement import Bounds, Placement
 from neo_common.states import CellState
 
 _UP: Final = CellState.UP_TO_DATE
+_BEGUN: Final = 1
+_NEW: Final = 2
+"""What a cell costs: nothing where it can be read, less where a copy has begun than where there is none."""
+
+
+class Place(NamedTuple):
+    """A node that may hold cells. `domain`: what fails together; empty: the node alone. `weight`: its share, above 0."""
+
+    node: NodeId
+    domain: str = ""
+    weight: Fraction = Fraction(1)
+
+
+class Move(NamedTuple):
+    """A cell to make: the data of *partition* will be copied to *target*."""
+
+    partition: Partition
+    target: NodeId
+
+
+class Plan(NamedTuple):
+    """Where a table should come to. `rows[p]`: the nodes of partition p, the lead first."""
+
+    replicas: int
+    rows: tuple[tuple[NodeId, ...], ...]
+    moves: tuple[Move, ...]
+    """The cells that are not there yet, by partition."""
+    drops: int
+    """How many cells are there now and will not be."""
+    leads_moved: int
+
+
+def plan(table: PartitionTable, places: Sequence[Place], replicas: int) -> Plan:
+    """Return the table that *table* should come to on *places*: even by weight, copies apart, the least data moved.
+
+    Each row gets `replicas + 1` nodes, or as many as there are. Copies of a row are on different domains; with fewer
+    domains than copies no domain has more of them than it must. Within that a node gets its share by weight, up or
+    down to a whole number, in cells and in leads. Of all such tables this is one for which least is copied, and for
+    which then the fewest leads change. Nodes that are not among *places* get nothing.
+    """
+    places = sorted(places)
+    assert places, "a table needs a node"
+    assert len({place.node for place in places}) == len(places), "a node has one place"
+    assert all(place.weight > 0 for place in places), "every place has a weight above 0"
+    width = min(replicas + 1, len(places))
+    numbers = {place.node: number for number, place in enumerate(places)}
+    domains, domain_max = _domains(places, width)
+    shares = _shares(places, domains, domain_max, table.partitions, width)
+    bounds = [Bounds(floor(share), ceil(share), domain) for share, domain in zip(shares, domains, strict=True)]
+    costs = [{numbers[n]: 0 if state.is_readable else _BEGUN for n, state in row if n in numbers} for row in table.rows]
+    found = Placement(costs, width, bounds, new_cost=_NEW, domain_max=domain_max).solve()
+    leads = _leads(table, found, numbers, len(places), width)
+    rows = []
+    moves = []
+    for p, (row, on) in enumerate(zip(table.rows, found, strict=True)):
+        nodes = [places[number].node for number in sorted(on)]
+        lead = places[leads[p]].node
+        there = [n for n, _ in row if n in nodes and n != lead]
+        rows.append((lead, *there, *(n for n in nodes if n != lead and n not in there)))
+        moves += [Move(Partition(p), n) for n in nodes if table.state(Partition(p), n) is None]
+    drops = sum(n not in rows[p] for p, row in enumerate(table.rows) for n, _ in row)
+    moved = sum(table.lead(Partition(p)) != row[0] for p, row in enumerate(rows))
+    return Plan(replicas, tuple(rows), tuple(moves), drops, moved)
+
+
+def _domains(places: Sequence[Place], width: int) -> tuple[list[int], int]:
+    """Return the domain of each place, as a small number, and how many copies of a row a domain must take at most."""
+    names: dict[tuple[str, NodeId], int] = {}
+    domains = []
+    for place in places:
+        key = (place.domain, NodeId(0)) if place.domain else ("", place.node)
+        domains.append(names.setdefault(key, len(names)))
+    sizes = [domains.count(domain) for domain in range(len(names))]
+    domain_max = 1
+    while sum(min(domain_max, size) for size in sizes) < width:
+        domain_max += 1
+    return domains, domain_max
+
+
+def _shares(
+    places: Sequence[Place], domains: Sequence[int], domain_max: int, partitions: int, width: int
+) -> list[Fraction]:
+    """Return how many cells each place should have: by weight, but no node more than one of a row, no domain more than
+    *domain_max*.
+
+    As water fills vessels of unequal width: all levels (cells per weight) rise together; who is full stays behind.
+    """
+    count = len(places)
+    shares = [Fraction(0)] * count
+    left = Fraction(partitions * width)
+    rising = set(range(count))
+    while left and rising:
+        total = sum((places[n].weight for n in rising), Fraction(0))
+        step = left / total
+        for n in rising:
+            step = min(step, (partitions - shares[n]) / places[n].weight)
+        for domain in sorted({domains[n] for n in rising}):
+            weight = sum((places[n].weight for n in rising if domains[n] == domain), Fraction(0))
+            have = sum((shares[n] for n in range(count) if domains[n] == domain), Fraction(0))
+            step = min(step, (partitions * domain_max - have) / weight)
+        for n in rising:
+            shares[n] += step * places[n].weight
+        left -= step * total
+        full = {
+            domain
+            for domain in set(domains)
+            if sum((shares[n] for n in range(count) if domains[n] == domain), Fraction(0)) >= partitions * domain_max
+        }
+        rising = {n for n in rising if shares[n] < partitions and domains[n] not in full}
+    assert not left, "there is room for every cell"
+    return shares
+
+
+def _leads(
+    table: PartitionTable, found: Sequence[Sequence[int]], numbers: Mapping[NodeId, int], count: int, width: int
+) -> list[int]:
+    """Return the lead of each row: a node leads its share of the rows that it has, and the fewest leads change."""
+    rows_of = [0] * count
+    for on in found:
+        for number in on:
+            rows_of[number] += 1
+    bounds = [Bounds(n // width, -(-n // width), number) for number, n in enumerate(rows_of)]
+    costs: list[dict[int, int]] = []
+    for p, on in enumerate(found):
+        lead = table.lead(Partition(p))
+        number = -1 if lead is None else numbers.get(lead, -1)
+        costs.append({number: 0} if number in on else {})
+    return [on[0] for on in Placement(costs, 1, bounds, new_cost=1, allowed=found).solve()]
 
 
 def first_table(nodes: Sequence[NodeId], partitions: int, replicas: int, version: Version) -> PartitionTable:
