@@ -8,7 +8,8 @@ from random import Random
 from hypothesis import strategies as st
 
 from neo_common.errors import NeoError
-from neo_common.ids import Epoch, NodeId, Partition, Ptid, Version
+from neo_common.ids import Epoch, NodeId, Partition, Ptid, Tid, Version
+from neo_common.model.orders import NO_ORDERS, Orders
 from neo_common.model.partition_table import Cell, Row, TableUpdate
 from neo_common.states import CellState
 from neo_common.wire.layout import Layout, Wire, layout_of
@@ -56,6 +57,16 @@ def shifted_rows(draw: st.DrawFn) -> list[Row]:
     return found
 
 
+_u64 = st.integers(0, 2**64 - 1)
+_orders = st.builds(
+    Orders,
+    st.lists(_nodes, max_size=4, unique=True).map(sorted).map(tuple),
+    st.booleans(),
+    _versions,
+    _u64.map(Tid),
+)
+
+
 @st.composite
 def updates(draw: st.DrawFn) -> TableUpdate:
     """Any legal update: whole tables and differences."""
@@ -67,9 +78,9 @@ def updates(draw: st.DrawFn) -> TableUpdate:
         gaps = draw(st.lists(st.one_of(st.just(0), st.integers(0, 200)), min_size=len(body), max_size=len(body)))
         partitions = [Partition(p + sum(gaps[: p + 1])) for p in range(len(body))]
         total = partitions[-1] + 1 + draw(st.integers(0, 5))
-    return TableUpdate(
-        base, draw(_versions), draw(st.integers(0, 2**32 - 1)), total, tuple(zip(partitions, body, strict=True))
-    )
+    replicas = draw(st.integers(0, 2**32 - 1))
+    orders = draw(st.one_of(st.just(NO_ORDERS), _orders))
+    return TableUpdate(base, draw(_versions), replicas, total, tuple(zip(partitions, body, strict=True)), orders)
 
 
 # ---------------------------------------------------------------------------------------------- values

@@ -6,9 +6,10 @@ from types import ModuleType
 import pytest
 
 from neo_common.errors import LocalProtocolError, RemoteProtocolError
-from neo_common.ids import Epoch, NodeId, Partition, Ptid, Version
+from neo_common.ids import Epoch, NodeId, Partition, Ptid, Tid, Version
 from neo_common.model import _keys_c, _keys_py
 from neo_common.model.balance import first_table
+from neo_common.model.orders import NO_ORDERS, Orders
 from neo_common.model.partition_table import EMPTY, Cell, PartitionTable, TableUpdate, difference, whole
 from neo_common.states import CellState
 
@@ -133,3 +134,18 @@ def test_what_is_no_table_is_our_error(either: ModuleType, update: TableUpdate, 
 def test_both_have_the_same_constants() -> None:
     for name in ("PARTITIONS_MAX", "CELLS_MAX", "RUN_GAIN"):
         assert getattr(_keys_c, name) == getattr(_keys_py, name)
+
+
+def test_orders_cost_nothing_where_there_are_none_and_come_back_where_there_are(either: ModuleType) -> None:
+    orders = Orders((S1, S3), is_balancing=True, cut_at=V1, cut=Tid(700))
+    table = PartitionTable(V2, 1, [cells((S1, U))], orders)
+    packed = either.encode_update(whole(table))
+    assert packed == bytes.fromhex("02 01 02 01 01  01 01 01 bc05 02 81808008 01  01 81808008 02 01 02")
+    assert either.decode_update(packed).apply(EMPTY) == table
+    without = table.changed(V2, {}, orders=NO_ORDERS)
+    assert difference(table, without).orders == NO_ORDERS
+
+
+def test_orders_that_are_none_are_not_written(either: ModuleType) -> None:
+    with pytest.raises(RemoteProtocolError, match="announced, and there are none"):
+        either.decode_update(bytes.fromhex("02 01 02 01 00  00 00 00 00 00 00"))

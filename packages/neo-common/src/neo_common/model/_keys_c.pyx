@@ -8,6 +8,7 @@ from libc.string cimport memcpy
 
 from neo_common.errors import LocalProtocolError, RemoteProtocolError
 from neo_common.ids import Version
+from neo_common.model.orders import NO_ORDERS, from_numbers, to_numbers
 from neo_common.model.partition_table import Cell, TableUpdate
 from neo_common.states import CellState
 
@@ -225,21 +226,22 @@ def encode_update(update, /):
     cdef uint32_t following = 0
     cdef uint32_t start, stop
     cdef Py_ssize_t length
-    base, version, replicas, partitions, rows = update
+    base, version, replicas, partitions, rows, orders = update
     if base is not None:
         _check_type("base", base, Version)
     _check_type("version", version, Version)
     _check_type("rows", rows, tuple)
-    if base is None:
-        out.put(0)
-    else:
-        out.put(1)
+    numbers = [] if orders == NO_ORDERS else to_numbers(orders)
+    out.put((base is not None) + 2 * bool(numbers))
+    if base is not None:
         out.put(_checked("base epoch", base.epoch, U64_MAX))
         out.put(_checked("base ptid", base.ptid, U64_MAX))
     out.put(_checked("epoch", version.epoch, U64_MAX))
     out.put(_checked("ptid", version.ptid, U64_MAX))
     out.put(_checked("replicas", replicas, U32_MAX))
     out.put(_checked("partitions", partitions, _PARTITIONS_MAX))
+    for number in numbers:
+        out.put(number)
     table = _take_rows(base is None, partitions, rows)
     table.number()
     out.put(table.node_count)
@@ -441,21 +443,34 @@ cdef _Cells _get_nodes(Source* source):
     return cells
 
 
+cdef class _Numbers:
+    """Reads single numbers, for what is rare."""
+
+    cdef Source* source
+
+    def get(self, str name, uint64_t top):
+        cdef uint64_t number
+        _get(self.source, name, top, &number)
+        return number
+
+
 def decode_update(bytes data not None, /):
     """Return the update that *data*, all of it, encodes."""
     cdef Source source
-    cdef uint64_t number, partitions, replicas, length, width, shift, keys, i, step
+    cdef uint64_t kind, number, partitions, replicas, length, width, shift, keys, i, step
     cdef uint64_t following = 0
     cdef uint64_t total = 0
     cdef uint64_t zero = 0
     cdef uint32_t* row = NULL
     cdef _Cells cells
+    cdef _Numbers reader
     cdef list rows = []
     source.at = data
     source.end = source.at + len(data)
     base = None
-    _get(&source, "kind", 1, &number)
-    if number:
+    orders = NO_ORDERS
+    _get(&source, "kind", 3, &kind)
+    if kind & 1:
         _get(&source, "base epoch", U64_MAX, &number)
         _get(&source, "base ptid", U64_MAX, &length)
         base = Version(number, length)
@@ -464,6 +479,10 @@ def decode_update(bytes data not None, /):
     version = Version(number, length)
     _get(&source, "replicas", U32_MAX, &replicas)
     _get(&source, "partitions", _PARTITIONS_MAX, &partitions)
+    if kind & 2:
+        reader = _Numbers.__new__(_Numbers)
+        reader.source = &source
+        orders = from_numbers(reader.get)
     cells = _get_nodes(&source)
     keys = cells.keys
     row = <uint32_t*>malloc((keys + 1) * sizeof(uint32_t))
@@ -503,4 +522,4 @@ def decode_update(bytes data not None, /):
         free(row)
     if base is None and following != partitions:
         raise RemoteProtocolError(f"{following} rows of {partitions} in a whole table")
-    return TableUpdate(base, version, replicas, partitions, tuple(rows))
+    return TableUpdate(base, version, replicas, partitions, tuple(rows), orders)

@@ -3,8 +3,9 @@
 All numbers are varints: 7 bits per byte, the low ones first, the high bit of a byte says that another follows; the
 shortest form only, 64 bits at most. An update is:
 
-    0, or 1 + base epoch + base ptid      a whole table, or a difference from that version
+    0, or 1 + base epoch + base ptid      a whole table, or a difference from that version; 2 more: with orders
     epoch, ptid, replicas, partitions
+    orders, if there are any              balancing, cut epoch, cut ptid, cut; n, then n leaving nodes, as the keys
     n, then n nodes                       the key table, ascending: the first id, then differences less 1
     groups of rows, until the bytes end
 
@@ -25,6 +26,7 @@ from typing import Final
 
 from neo_common.errors import LocalProtocolError, RemoteProtocolError
 from neo_common.ids import Epoch, NodeId, Partition, Ptid, Version
+from neo_common.model.orders import NO_ORDERS, from_numbers, to_numbers
 from neo_common.model.partition_table import Cell, Row, TableUpdate
 from neo_common.states import CellState
 
@@ -48,21 +50,22 @@ def encode_update(update: TableUpdate) -> bytes:
     Raises: LocalProtocolError when a number is out of range, a row has a node twice, rows do not ascend, or a whole
     table has not exactly its `partitions` rows.
     """
-    base, version, replicas, partitions, rows = update
+    base, version, replicas, partitions, rows, orders = update
     out = bytearray()
     _check_type("base", base, (Version, type(None)), Version)
     _check_type("version", version, Version, Version)
     _check_type("rows", rows, tuple, tuple)
-    if base is None:
-        out.append(0)
-    else:
-        out.append(1)
+    numbers = [] if orders == NO_ORDERS else to_numbers(orders)
+    out.append((base is not None) + 2 * bool(numbers))
+    if base is not None:
         _put(_checked("base epoch", base.epoch, _U64_MAX), out)
         _put(_checked("base ptid", base.ptid, _U64_MAX), out)
     _put(_checked("epoch", version.epoch, _U64_MAX), out)
     _put(_checked("ptid", version.ptid, _U64_MAX), out)
     _put(_checked("replicas", replicas, _U32_MAX), out)
     _put(_checked("partitions", partitions, PARTITIONS_MAX), out)
+    for number in numbers:
+        _put(number, out)
     _check_rows(base is None, partitions, rows)
     nodes = sorted({node for _, row in rows for node, _ in row})
     _put(len(nodes), out)
@@ -234,11 +237,13 @@ def decode_update(data: bytes) -> TableUpdate:
     """
     source = _Source(data)
     base = None
-    if source.get("kind", 1):
+    kind = source.get("kind", 3)
+    if kind & 1:
         base = Version(Epoch(source.get("base epoch", _U64_MAX)), Ptid(source.get("base ptid", _U64_MAX)))
     version = Version(Epoch(source.get("epoch", _U64_MAX)), Ptid(source.get("ptid", _U64_MAX)))
     replicas = source.get("replicas", _U32_MAX)
     partitions = source.get("partitions", PARTITIONS_MAX)
+    orders = from_numbers(source.get) if kind & 2 else NO_ORDERS
     nodes = _get_nodes(source)
     cells = [Cell(node, state) for node in nodes for state in _STATES]
     rows: list[tuple[Partition, Row]] = []
@@ -269,7 +274,7 @@ def decode_update(data: bytes) -> TableUpdate:
         following += length
     if base is None and following != partitions:
         raise RemoteProtocolError(f"{following} rows of {partitions} in a whole table")
-    return TableUpdate(base, version, replicas, partitions, tuple(rows))
+    return TableUpdate(base, version, replicas, partitions, tuple(rows), orders)
 
 
 def _get_nodes(source: _Source) -> list[NodeId]:

@@ -24,7 +24,7 @@ _NEW: Final = 2
 
 
 class Place(NamedTuple):
-    """A node that may hold cells. `domain`: what fails together; empty: the node alone. `weight`: its share, above 0."""
+    """A node that may hold cells. `domain`: what fails together, empty: the node alone; `weight`: its share, above 0."""
 
     node: NodeId
     domain: str = ""

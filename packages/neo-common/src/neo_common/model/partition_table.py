@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from neo_common.errors import RemoteProtocolError
 from neo_common.ids import NO_VERSION, NodeId, Oid, Partition, Version
+from neo_common.model.orders import NO_ORDERS, Orders
 from neo_common.states import CellState
 
 _U = CellState.UP_TO_DATE
@@ -30,15 +31,16 @@ Row = tuple[Cell, ...]
 class PartitionTable:
     """Who holds what, at one version.
 
-    `rows[p]` is the row of partition p; `replicas` is how many copies beyond the first are wanted.
-    Equal when version, replicas and rows are.
+    `rows[p]` is the row of partition p; `replicas` is how many copies beyond the first are wanted; `orders` is what
+    operators have ordered and is not done yet. Equal when version, replicas, rows and orders are.
     """
 
-    __slots__ = ("_leads", "_readable", "_written", "replicas", "rows", "version")
+    __slots__ = ("_leads", "_readable", "_written", "orders", "replicas", "rows", "version")
 
-    def __init__(self, version: Version, replicas: int, rows: Iterable[Row]) -> None:
+    def __init__(self, version: Version, replicas: int, rows: Iterable[Row], orders: Orders = NO_ORDERS) -> None:
         self.version = version
         self.replicas = replicas
+        self.orders = orders
         self.rows: tuple[Row, ...] = tuple(rows)
         self._leads: list[NodeId | None] = [next((n for n, s in row if s == _U), None) for row in self.rows]
         self._readable = [tuple(n for n, s in row if s in _READABLE) for row in self.rows]
@@ -50,6 +52,7 @@ class PartitionTable:
             and self.version == other.version
             and self.replicas == other.replicas
             and self.rows == other.rows
+            and self.orders == other.orders
         )
 
     def __hash__(self) -> int:
@@ -98,12 +101,19 @@ class PartitionTable:
         """Return the partitions of which *node* has a cell in any state, ascending."""
         return tuple(Partition(p) for p, row in enumerate(self.rows) if any(n == node for n, _ in row))
 
-    def changed(self, version: Version, rows: Mapping[Partition, Row], replicas: int | None = None) -> "PartitionTable":
-        """Return this table at *version* with *rows* in place of its own."""
+    def changed(
+        self,
+        version: Version,
+        rows: Mapping[Partition, Row],
+        replicas: int | None = None,
+        orders: Orders | None = None,
+    ) -> "PartitionTable":
+        """Return this table at *version* with *rows*, and what else is given, in place of its own."""
         new = list(self.rows)
         for partition, row in rows.items():
             new[partition] = row
-        return PartitionTable(version, self.replicas if replicas is None else replicas, new)
+        replicas = self.replicas if replicas is None else replicas
+        return PartitionTable(version, replicas, new, self.orders if orders is None else orders)
 
 
 EMPTY = PartitionTable(NO_VERSION, 0, ())
@@ -113,6 +123,7 @@ class TableUpdate(NamedTuple):
     """What is sent of a table: the whole of it, or the rows that differ from one that the receiver has.
 
     `base` is None for a whole table; then `rows` has every partition from 0 on. `partitions` is the row count.
+    `orders` are always all of them.
     """
 
     base: Version | None
@@ -120,6 +131,7 @@ class TableUpdate(NamedTuple):
     replicas: int
     partitions: int
     rows: tuple[tuple[Partition, Row], ...]
+    orders: Orders = NO_ORDERS
 
     def apply(self, table: PartitionTable) -> PartitionTable:
         """Return the table that the sender has.
@@ -127,17 +139,17 @@ class TableUpdate(NamedTuple):
         Raises: RemoteProtocolError when this is a difference from another version than *table*'s.
         """
         if self.base is None:
-            return PartitionTable(self.version, self.replicas, (row for _, row in self.rows))
+            return PartitionTable(self.version, self.replicas, (row for _, row in self.rows), self.orders)
         if self.base != table.version or self.partitions != table.partitions:
             text = f"partition table {self.version} as a difference from {self.base}, not from {table.version}"
             raise RemoteProtocolError(text)
-        return table.changed(self.version, dict(self.rows), self.replicas)
+        return table.changed(self.version, dict(self.rows), self.replicas, self.orders)
 
 
 def whole(table: PartitionTable) -> TableUpdate:
     """Return the update that carries all of *table*."""
     rows = tuple((Partition(p), row) for p, row in enumerate(table.rows))
-    return TableUpdate(None, table.version, table.replicas, table.partitions, rows)
+    return TableUpdate(None, table.version, table.replicas, table.partitions, rows, table.orders)
 
 
 def difference(old: PartitionTable, new: PartitionTable) -> TableUpdate:
@@ -145,7 +157,7 @@ def difference(old: PartitionTable, new: PartitionTable) -> TableUpdate:
     if old.partitions != new.partitions:
         return whole(new)
     rows = tuple((Partition(p), row) for p, row in enumerate(new.rows) if row is not old.rows[p] and row != old.rows[p])
-    return TableUpdate(old.version, new.version, new.replicas, new.partitions, rows)
+    return TableUpdate(old.version, new.version, new.replicas, new.partitions, rows, new.orders)
 
 
 class Readiness:
