@@ -36,11 +36,13 @@ from neo_storage.backends.base import (
     ApplyCommit,
     ApplyCopy,
     ApplyDecision,
+    ApplyDoom,
     ApplyDrop,
     ApplyEpoch,
     ApplyIdentity,
     ApplyPack,
     ApplyTable,
+    ApplyTruncate,
     Backend,
     Kept,
     Op,
@@ -567,6 +569,52 @@ class BackendContract:
         reader = tabled.range_reader()
         assert [(t.tid, [r.oid for r in t.revisions]) for t in everything(reader)] == [(T1, [2]), (T3, [2])]
         reader.close()
+
+    # ---- erasing, truncating
+
+    def test_a_doomed_cell_is_erased_in_slices_and_nothing_else(self, backends: Backends, backend: Backend) -> None:
+        backend.apply(
+            [ApplyTable(TABLE), commit(T1, write(0, b"a"), write(1, b"b"), write(2, b"c")), ApplyDoom((P0,))], 1
+        )
+        backend.apply([commit(T2, write(0, b"d"))], 2)
+        backend = backends.reopen(backend)
+        kept = backend.open()
+        assert kept.doomed == (P0,)
+        assert not backend.erase_step(P0, 2)
+        assert sum(backend.current(P0, Oid(n)) != NO_TID for n in (0, 2)) == 1
+        backend = backends.reopen(backend)
+        kept = backend.open()
+        assert kept.doomed == (P0,)
+        while not backend.erase_step(P0, 2):
+            pass
+        assert backend.range_reader().sizes([P0])[0][1:] == (0, 0, 0, 0)
+        assert backend.current(P1, Oid(1)) == T1
+        backend = backends.reopen(backend)
+        kept = backend.open()
+        assert kept.doomed == ()
+
+    def test_a_cell_that_is_back_is_not_erased(self, backend: Backend) -> None:
+        backend.apply([ApplyTable(TABLE), commit(T1, write(0, b"a"), write(2, b"c")), ApplyDoom((P0,))], 1)
+        assert not backend.erase_step(P0, 1)
+        backend.apply([ApplyDoom((), (P0,))], 2)
+        assert backend.erase_step(P0, 1)
+        assert backend.current(P0, Oid(2)) == T1
+
+    def test_erasing_frees_values_in_pieces(self, backend: Backend) -> None:
+        backend.apply([ApplyTable(TABLE), commit(T1, write(0, bytes(PIECE_BYTES + 1))), ApplyDoom((P0,))], 1)
+        assert backend.erase_step(P0, 10)
+        assert backend.piece(P0, Oid(0), T1, 0) is None
+
+    def test_truncation_erases_everywhere_what_is_above(self, backends: Backends, backend: Backend) -> None:
+        backend.apply([ApplyTable(TABLE)], 0)
+        for position, tid in enumerate((T1, T2, T3), 1):
+            backend.apply([commit(tid, write(0, b"x"), write(1, b"y"))], position)
+        backend.apply([ApplyTruncate(T2)], 4)
+        backend = backends.reopen(backend)
+        kept = backend.open()
+        assert [backend.current(p, Oid(p)) for p in (P0, P1)] == [T2, T2]
+        assert {d.tid for d in kept.decisions} == {T1, T2}
+        assert kept.last_tid == T2
 
     def test_high_marks_survive_removal(self, backends: Backends, tabled: Backend) -> None:
         """Else lastTransaction() would go back, and an oid be given twice."""

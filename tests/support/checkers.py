@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from neo_common.ids import NO_TID, Epoch, Oid, Partition, Tid, Ttid
+from neo_common.ids import NO_NODE, NO_TID, Epoch, Oid, Partition, Tid, Ttid
 from neo_common.wire.schema import Mode, Record, Write
 from neo_storage.backends.base import ApplyCopy, ApplyDrop
 from neo_storage.core import log_records as log
@@ -282,6 +282,9 @@ class Committed:
     """What the log of one storage says, record by record."""
 
     def __init__(self) -> None:
+        self.node = NO_NODE
+        self.left: set[Partition] = set()
+        """Partitions of which the cell was dropped at some time."""
         self.voted: dict[tuple[Ttid, Partition], Record] = {}
         self.stored: dict[tuple[Ttid, Partition], list[Write]] = {}
         self.history: dict[tuple[Partition, Oid], dict[Tid, Ttid]] = {}
@@ -317,11 +320,27 @@ class Committed:
                             del revisions[tid]
                 for p, ttid in [k for k, t in self.tids.items() if k[0] == partition and t > keep]:
                     del self.tids[p, ttid]
+            case log.LogIdentity(node, _):
+                self.node = node
+            case log.LogTable(update):
+                self._leave({p for p, row in update.rows if any(n == self.node for n, _ in row)})
+            case log.LogTruncate(update, keep):
+                self.voted.clear()
+                for serials in self.history.values():
+                    for tid in [t for t in serials if t > keep]:
+                        del serials[tid]
+                self.tids = {key: tid for key, tid in self.tids.items() if tid <= keep}
+                self._leave({p for p, row in update.rows if any(n == self.node for n, _ in row)})
             case CopyIn(_, ops, _):
                 for op in ops:
                     self._copied(op)
             case _:
                 pass
+
+    def _leave(self, mine: set[Partition]) -> None:
+        """Of a cell that is dropped, what is not erased yet when it comes back is not copied again: no log tells."""
+        self.voted = {key: vote for key, vote in self.voted.items() if key[1] in mine}
+        self.left |= {p for p, _ in self.history if p not in mine}
 
     def _copied(self, op: object) -> None:
         match op:

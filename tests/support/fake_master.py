@@ -5,12 +5,15 @@ from types import TracebackType
 from typing import Self
 
 from neo_common.core import Accept, Connected, Greeted, Lost, Received, Refuse, Send
-from neo_common.ids import NodeId, Oid, Ptid, Seconds, Tid, Version, make_epoch, tid_from_time
+from neo_common.ids import NO_NODE, NodeId, Oid, Partition, Ptid, Seconds, Tid, Version, make_epoch, tid_from_time
 from neo_common.model.partition_table import Cell, PartitionTable, whole
 from neo_common.runtime.shell import Shell
 from neo_common.states import CellState, ClusterState, NodeState, Role, node_id
 from neo_common.wire.schema import (
+    AnswerChange,
     AnswerCluster,
+    AnswerDrop,
+    AnswerMoves,
     AnswerNodes,
     AnswerPack,
     AnswerPackState,
@@ -18,7 +21,10 @@ from neo_common.wire.schema import (
     AnswerStart,
     AnswerStop,
     AnswerTable,
+    AskChange,
     AskCluster,
+    AskDrop,
+    AskMoves,
     AskNodes,
     AskPack,
     AskPackState,
@@ -27,6 +33,7 @@ from neo_common.wire.schema import (
     AskStop,
     AskTable,
     Ceilings,
+    CellMove,
     Cluster,
     Error,
     ErrorCode,
@@ -90,6 +97,8 @@ class FakeCore:
         self.table = TABLE
         self.pack: list[AnswerPackState] = [AnswerPackState(0, Tid(0), Seconds(0.0), 0, 0, 0, 0)]
         self.replication = AnswerReplication((), ())
+        self.change = AnswerChange("1 cells to make", (CellMove(Partition(0), NO_NODE, S2),), 1, 1)
+        self.moves: list[AnswerMoves] = [AnswerMoves(False, 1, (), 0, 0, 0, 0, "")]
         self.refuse = ""
         self.asked: list[Packet] = []
         self.admins: dict[NodeId, Hello] = {}
@@ -134,6 +143,12 @@ class FakeCore:
             case AskPack(tid, _):
                 self.pack = [p._replace(order=9, tid=tid) for p in self.pack]
                 return AnswerPack(9, tid)
+            case AskChange():
+                return self.change
+            case AskMoves():
+                return self.moves.pop(0) if len(self.moves) > 1 else self.moves[0]
+            case AskDrop(_, force, _):
+                return AnswerDrop(f"forgotten, force={force}")
             case AskPackState():
                 return self.pack.pop(0) if len(self.pack) > 1 else self.pack[0]
         raise AssertionError(packet)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from neo_client.core.events import AbortDone, Failed, FinishDone, Invalidated, Resolve, VoteDone
 from neo_common.core import Send
 from neo_common.ids import Partition
-from neo_common.states import Role
+from neo_common.states import Role, node_text
 from neo_common.wire.schema import (
     Abort,
     Aborted,
@@ -20,12 +20,16 @@ from neo_common.wire.schema import (
     Adopt,
     AnswerLoad,
     Ask,
+    AskChange,
+    AskDrop,
     AskLoad,
+    ChangeKind,
     CHello,
     Commit,
     CommitOk,
     Conflict,
     Contended,
+    Error,
     Fence,
     Fenced,
     Finish,
@@ -41,6 +45,7 @@ from neo_common.wire.schema import (
     Mode,
     NewPT,
     Overdue,
+    Packet,
     PtOk,
     Pull,
     PullData,
@@ -320,6 +325,45 @@ def clock(simulation: Simulation) -> str:
     return f"the clock of {victim.name} steps by {step} s"
 
 
+def change(simulation: Simulation) -> str:
+    """The operator changes where cells are."""
+    primary, rng = _primary(simulation), simulation.world.rng
+    if primary is None:
+        return "nobody to order"
+    core = primary.core
+    kind = rng.choice(list(ChangeKind))
+    cells = sorted(core.pt.nodes())
+    new = sorted({s.node for s in simulation.storages} - set(cells))
+    choice = {ChangeKind.ADD: new, ChangeKind.DRAIN: cells, ChangeKind.KEEP: list(core.pt.orders.leaving)}.get(kind, [])
+    nodes = tuple(rng.sample(choice, 1)) if choice else ()
+    packet = AskChange(kind, nodes, rng.randrange(3), False, "chance")
+    answer = _order(simulation, primary, kind, packet)
+    return f"{kind.name} {[node_text(n) for n in nodes]}: {answer}"
+
+
+def drop(simulation: Simulation) -> str:
+    """The operator drops a storage."""
+    primary, rng = _primary(simulation), simulation.world.rng
+    if primary is None:
+        return "nobody to order"
+    node = rng.choice(simulation.storages).node
+    force = rng.random() < 0.3
+    if force:
+        simulation.moves.forced.add(node)
+    answer = _order(simulation, primary, None, AskDrop((node,), force, "chance"))
+    return f"drop {node_text(node)}: {answer}"
+
+
+def _order(simulation: Simulation, primary: Mastering, kind: ChangeKind | None, packet: Packet) -> object:
+    """Give an order. As long as it is not answered, nobody knows what it comes to."""
+    simulation.orders.append(kind)
+    was, simulation.ordered = simulation.ordered, False
+    answer = primary.order(packet, len(simulation.orders))
+    if isinstance(answer, Error):
+        simulation.ordered = was
+    return answer
+
+
 Fault = Callable[["Simulation"], str]
 FAULTS: Final[dict[str, tuple[Fault, int]]] = {
     "crash": (crash, 4),
@@ -340,6 +384,10 @@ FAULTS: Final[dict[str, tuple[Fault, int]]] = {
     "clock": (clock, 1),
 }
 """Name to fault and how often it is chosen."""
+
+
+ORDERS: Final[dict[str, tuple[Fault, int]]] = {"change": (change, 14), "drop": (drop, 3)}
+"""What an operator does, where there are storages to spare."""
 
 
 class Moment:
@@ -414,11 +462,12 @@ def happen(simulation: Simulation, count: int, kinds: Sequence[str] = (), plan: 
     for kind, name in plan:
         when = _wait(simulation, 150, kind)
         world.note("-", "fault", when + FAULTS[name][0](simulation))
-    names = [n for n in FAULTS if not kinds or n in kinds]
-    weights = [FAULTS[n][1] for n in names]
+    possible = {**FAULTS, **(ORDERS if simulation.scenario.spares else {})}
+    names = [n for n in possible if not kinds or n in kinds]
+    weights = [possible[n][1] for n in names]
     scale = world.rng.choice((10, 40, 150))
     for _ in range(count):
         when = _wait(simulation, scale)
         name = world.rng.choices(names, weights)[0]
-        world.note("-", "fault", when + FAULTS[name][0](simulation))
+        world.note("-", "fault", when + possible[name][0](simulation))
     simulation.near = ()

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import random
+from typing import Final
 
+from neo_common.core import Send
 from neo_common.ids import Epoch, NodeId
-from neo_common.states import Role
-from neo_common.wire.schema import HelloNo
+from neo_common.states import Role, node_id
+from neo_common.wire.schema import HelloNo, Packet
 from neo_master.core.base import Change, Exit
 from neo_master.core.master import MasterCore
 from neo_master.core.settings import Configured, MasterSettings
 from support.world import Process, World
+
+OPERATOR: Final = node_id(Role.ADMIN, 99)
+"""Who gives orders: nobody that is simulated."""
 
 
 class Mastering(Process):
@@ -55,6 +60,29 @@ class Mastering(Process):
             for observe in self.world.observers:
                 observe(self, effect)
             self._perform(effect)
+
+    def order(self, packet: Packet, request: int) -> object:
+        """Have an operator's question handled; return the answer if it comes at once. Observers see it in any case."""
+        core = self.core
+        core.now = self.instant()
+        core.effects = []
+        core.asked[type(packet)](OPERATOR, packet, request)
+        core.tell_node_changes()
+        effects, core.effects = core.effects, []
+        answer: object = None
+        for effect in effects:
+            for observe in self.world.observers:
+                observe(self, effect)
+            if isinstance(effect, Send) and effect.peer == OPERATOR:
+                answer = effect.packet
+            else:
+                self._perform(effect)
+        return answer
+
+    def send(self, peer: NodeId, packet: Packet, request: int = 0) -> None:
+        """Send; what the operator is told arrives nowhere."""
+        if peer != OPERATOR:
+            super().send(peer, packet, request)
 
     def perform(self, effect: object) -> None:
         match effect:

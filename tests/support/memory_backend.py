@@ -34,11 +34,13 @@ from neo_storage.backends.base import (
     ApplyCommit,
     ApplyCopy,
     ApplyDecision,
+    ApplyDoom,
     ApplyDrop,
     ApplyEpoch,
     ApplyIdentity,
     ApplyPack,
     ApplyTable,
+    ApplyTruncate,
     Kept,
     Op,
     PackStep,
@@ -90,6 +92,7 @@ class State:
     pack_tid: Tid = NO_TID
     last_tid: Tid = NO_TID
     last_oid: Oid = NO_CEILINGS.oid
+    doomed: tuple[Partition, ...] = ()
     cells: dict[Partition, dict[Oid, tuple[Rev, ...]]] = field(default_factory=dict)
     transactions: dict[Partition, dict[Tid, Trans]] = field(default_factory=dict)
     cursors: dict[Partition, tuple[Tid, Oid | None]] = field(default_factory=dict)
@@ -146,6 +149,7 @@ class MemoryBackend:
             pack_tid=s.pack_tid,
             last_tid=s.last_tid,
             last_oid=s.last_oid,
+            doomed=s.doomed,
         )
 
     def apply(self, ops: Sequence[Op], position: int) -> None:
@@ -177,6 +181,22 @@ class MemoryBackend:
             self._remove(partition, oid, gone)
         self._state.cursors[partition] = (tid, rest)
         return PackStep(rest is None, removed, size)
+
+    def erase_step(self, partition: Partition, limit: int) -> bool:
+        s = self._state
+        if partition not in s.doomed:
+            return True
+        cell = s.cells.get(partition, {})
+        left = limit
+        for oid in sorted(cell):
+            gone = cell[oid][:left]
+            left -= len(gone)
+            self._remove(partition, oid, gone)
+            if not left:
+                return False
+        s.transactions.pop(partition, None)
+        s.doomed = tuple(p for p in s.doomed if p != partition)
+        return True
 
     def range_reader(self) -> "MemoryRangeReader":
         return MemoryRangeReader(self)
@@ -223,6 +243,13 @@ class MemoryBackend:
                 transactions = s.transactions.get(partition, {})
                 s.transactions[partition] = {t: x for t, x in transactions.items() if t <= keep}
                 s.cursors.pop(partition, None)
+            case ApplyDoom(partitions, back):
+                s.doomed = tuple(sorted((set(s.doomed) | set(partitions)) - set(back)))
+            case ApplyTruncate(keep):
+                for partition in sorted(s.cells.keys() | s.transactions.keys()):
+                    self._apply(ApplyClear(partition, keep))
+                s.decisions = {t: d for t, d in s.decisions.items() if d.tid <= keep}
+                s.last_tid = max([NO_TID, *(t for found in s.transactions.values() for t in found)])
             case ApplyCopy(partition, transactions, decisions, pieces):
                 for transaction in transactions:
                     self._copy(partition, transaction, pieces)

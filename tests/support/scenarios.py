@@ -64,6 +64,29 @@ OURS: Final = {
     "alone": Scenario(
         2, 1, 0, ((_write(0, 1), _write(1)), (_write(1, resolve=True), Spec(reads=(0, 1)))), 2, masters=1
     ),
+    "grow": Scenario(
+        4,
+        1,
+        0,
+        (
+            (_write(0, 1, resolve=True), Spec(reads=(0, 1, 2, 3)), _write(2, 3)),
+            (_write(1, 2, resolve=True), Spec(writes=(3,), current=(0,), may_abort=True)),
+        ),
+        4,
+        spares=2,
+    ),
+    "rebuild": Scenario(
+        5,
+        2,
+        1,
+        (
+            (_write(0, 1, 4, resolve=True), Spec(reads=(0, 1, 2, 3, 4)), _write(2, 3, mode=Mode.A)),
+            (_write(1, 2, resolve=True), _write(3, 4, resolve=True)),
+        ),
+        5,
+        spares=2,
+        domains=("left", "left", "right", "right"),
+    ),
     "crowd": Scenario(
         12,
         3,

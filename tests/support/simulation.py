@@ -8,6 +8,7 @@ everything that is down starts again; within `REST_S` virtual seconds all must b
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -27,7 +28,10 @@ from neo_common.ids import NO_NODE, NO_TID, Epoch, NodeId, Oid, Partition, Tid, 
 from neo_common.model.partition_table import PartitionTable
 from neo_common.states import CellState, ClusterState, Role, node_id
 from neo_common.wire.schema import (
+    AnswerChange,
+    AnswerDrop,
     AnswerOids,
+    ChangeKind,
     Cluster,
     Commit,
     Finished,
@@ -44,6 +48,7 @@ from support import faults
 from support.application import Application, Spec, Step, writer_of
 from support.checkers import Committed, Oracle, check
 from support.mastering import Mastering
+from support.moving import MoveWatch, check_goal
 from support.mutations import Mutation, plant
 from support.storing import Storing
 from support.world import CLUSTER, Process, Temper, World, draw_temper
@@ -63,6 +68,10 @@ class Scenario(NamedTuple):
     clients: tuple[tuple[Spec, ...], ...]
     oids: int
     masters: int = 2
+    spares: int = 0
+    """Storages beyond those of the first table. With some, an operator changes the cluster while it runs."""
+    domains: tuple[str, ...] = ()
+    """What each storage, in order, fails together with."""
 
 
 def quiet(temper: Temper) -> Temper:
@@ -87,7 +96,7 @@ class Simulation:
         kinds of links, as `M>S`, of which half are very slow."""
         self.seed, self.scenario = seed, scenario
         names = [f"M{i + 1}" for i in range(scenario.masters)]
-        names += [f"S{i + 1}" for i in range(scenario.storages)]
+        names += [f"S{i + 1}" for i in range(scenario.storages + scenario.spares)]
         names += [f"C{i + 1}" for i in range(len(scenario.clients))]
         temper = Temper() if calm else draw_temper(random.Random(seed), names)
         luck = random.Random(seed + 2)
@@ -99,6 +108,10 @@ class Simulation:
             seed, codec_share=codec_share, temper=temper._replace(slow=(), net_tail=0.0, disk_tail=0.0, think_tail=0.0)
         )
         self.oracle = Oracle()
+        self.orders: list[ChangeKind | None] = []
+        """What an operator has ordered; None is to drop a storage."""
+        self.ordered = False
+        """Whether the last order about cells was one that ends in an even table."""
         self.near: tuple[str, ...] = ()
         """Processes between whom something just happened: the next fault rather strikes them."""
         self._started: dict[Epoch, dict[Ttid, tuple[int, Tid]]] = {}
@@ -107,10 +120,15 @@ class Simulation:
         )
         chance = random.Random(seed + 1)
         are_named = calm or chance.random() < 0.7  # else the primary gives them their ids
-        numbers = range(1, scenario.storages + 1)
-        storages = tuple(
-            Configured(f"S{i}", node_id(Role.STORAGE, i) if are_named else NO_NODE, f"S{i}:1") for i in numbers
+        numbers = range(1, scenario.storages + scenario.spares + 1)
+        domains = scenario.domains or ("",) * len(numbers)
+        every = tuple(
+            Configured(
+                f"S{i}", node_id(Role.STORAGE, i) if are_named or i > scenario.storages else NO_NODE, f"S{i}:1", domain
+            )
+            for i, domain in zip(numbers, domains, strict=True)
         )
+        storages = every[: scenario.storages]
         # Shorter times than real ones in some runs: the same story in fewer virtual seconds, and other races.
         lease_s = 3.0 if calm else chance.choice((0.4, 1.0, 3.0))
         self.grace_s = 3.0 if calm else chance.choice((0.05, 0.5, 3.0))
@@ -132,7 +150,12 @@ class Simulation:
         self.masters = [Mastering(self.world, c.name, c.node, settings) for c in masters]
         for master in self.masters:
             master.masters = masters
-        self.storages = [Storing(self.world, c.name, c.node, stores) for c in storages]
+        self.storages = [
+            Storing(self.world, c.name, c.node, dataclasses.replace(stores, domain=c.domain)) for c in every
+        ]
+        self.moves = MoveWatch()
+        if scenario.spares:
+            self.world.observers.append(self.moves)
         self.clients = [
             Application(self.world, f"C{i + 1}", self.oracle, ClientSettings(wait_timeout_s=wait_timeout_s))
             for i in range(len(scenario.clients))
@@ -162,6 +185,8 @@ class Simulation:
             done = self.world.run(START_S, lambda: first.step is Step.DONE)
             check(done, 9, "the cluster does not start, or does not commit its first transaction")
         whole = self.world.run(START_S, lambda: all(s is _UP for row in self.primary_table().rows for _, s in row))
+        if self.scenario.spares:
+            self.world.run(START_S, lambda: all(s.alive for s in self.storages))
         check(whole, 9, f"the cells are not all up to date before anything went wrong: {self.primary_table().rows}")
 
     def begin_scripts(self) -> None:
@@ -235,6 +260,8 @@ class Simulation:
                 self.oracle.publish(epoch, ttid, attempt, tid)
             case Invalidate(tid, ttid, attempt, _, _):
                 self.oracle.publish(epoch, ttid, attempt, tid)
+            case AnswerChange() | AnswerDrop() if effect.request == len(self.orders):
+                self.ordered = self.orders[-1] is not ChangeKind.PAUSE and master.core.pt.orders.is_balancing
             case AnswerOids(first, number):
                 self.oracle.oids(first, number)
 
@@ -303,6 +330,8 @@ class Simulation:
             return False
         core = running[0].core
         table = core.pt
+        if table.orders.is_balancing or any(s.alive and s.core.image.doomed for s in self.storages):
+            return False
         if core.pt_need is not None or core.changes or core.aborting or core.sealing or core.going or core.undurable:
             return False
         if any(c.alive and (c.client.last != self.oracle.last_published or c.client.dead) for c in self.clients):
@@ -334,6 +363,8 @@ class Simulation:
             for node, state in row:
                 check(state is CellState.UP_TO_DATE, 9, f"a cell of {node:x} is {state.name} at rest")
         self._check_cells(core.pt)
+        if self.scenario.spares and self.ordered:
+            check_goal(core.pt, self.scenario.domains, [s.node for s in self.storages])
 
     def _check_cells(self, table: PartitionTable) -> None:
         oids = sorted({oid for w in self.oracle.committed.values() for oid in w.writes})
@@ -345,12 +376,15 @@ class Simulation:
             for oid in oids:
                 partition = table.partition(oid)
                 if table.state(partition, storage.node) is None:
+                    left = storage.disk.backend.current(partition, oid)
+                    check(left == NO_TID, 7, f"{storage.name} keeps {oid} of a cell that was dropped")
                     continue
                 truth = self.oracle.history(oid)
                 logged = sorted(
                     (tid, self.oracle.first_name(t)) for tid, t in said.history.get((partition, oid), {}).items()
                 )
-                check(logged == truth, 1, f"{storage.name} has in its log {oid}: {logged}, committed are {truth}")
+                if partition not in said.left:
+                    check(logged == truth, 1, f"{storage.name} has in its log {oid}: {logged}, committed are {truth}")
                 read = self.read_all(storage, partition, oid)
                 check(read == truth, 7, f"{storage.name} serves {oid}: {read}, committed are {truth}")
             self._check_idle(storage)

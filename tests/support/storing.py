@@ -11,12 +11,26 @@ import dataclasses
 from collections import deque
 
 from neo_common.core import Durable
-from neo_common.ids import NO_NODE, Epoch, NodeId
+from neo_common.ids import NO_NODE, Epoch, NodeId, Partition
 from neo_common.states import Role
 from neo_common.wire.schema import Compare, Pull
 from neo_storage.backends.base import Op
 from neo_storage.core import image as images
-from neo_storage.core.events import Append, Applied, Apply, CopiedIn, CopyIn, Exit, Named, PackCells, ReadOwn, ReadRange
+from neo_storage.core.events import (
+    Append,
+    Applied,
+    Apply,
+    CopiedIn,
+    CopyIn,
+    DiskUsage,
+    EraseCells,
+    Erased,
+    Exit,
+    Named,
+    PackCells,
+    ReadOwn,
+    ReadRange,
+)
 from neo_storage.core.log_records import LogRecord
 from neo_storage.core.node import StorageCore
 from neo_storage.core.settings import StorageSettings
@@ -99,7 +113,10 @@ class Storing(Seeker):
         self._flush_due = False
         self._reads: list[ReadRange | ReadOwn] = []
         self.make_bootstrap()
-        return StorageCore(self.node, image, disk.backend, self.settings, self.instant())
+        core = StorageCore(self.node, image, disk.backend, self.settings, self.instant())
+        if self.settings.domain:  # the primary is told with the first StorageState
+            core.upkeep.on_disk(DiskUsage(1, 2**40))
+        return core
 
     def core_died(self) -> None:
         disk, rng = self.disk, self.world.rng
@@ -176,6 +193,9 @@ class Storing(Seeker):
                 self._apply_some()
             case PackCells():
                 self.world.note(self.name, "packs", effect)
+            case EraseCells(partitions):
+                for partition in partitions:
+                    self.world.schedule(self.world.rng.random(), self._erase_some, partition, self.incarnation)
             case Exit(_, reason):
                 self.exit = effect
                 self.crash(reason)
@@ -238,6 +258,15 @@ class Storing(Seeker):
         if self.alive:
             self._apply_some()
             self._read_some()
+
+    def _erase_some(self, partition: Partition, incarnation: int) -> None:
+        """Erase a slice of a dropped cell, and the next one later."""
+        if not self.alive or self.incarnation != incarnation:
+            return
+        if self.disk.backend.erase_step(partition, 2):
+            self.feed(Erased(partition))
+        else:
+            self.world.schedule(0.2 * self.world.rng.random(), self._erase_some, partition, incarnation)
 
     def _read_some(self) -> None:
         """Begin the long reads that need no more than what is applied."""

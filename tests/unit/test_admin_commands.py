@@ -13,14 +13,18 @@ from neo_admin.cli.main import run
 from neo_admin.shell import AdminShell
 from neo_common.config.loader import load
 from neo_common.ids import NodeId, Partition, Seconds, Tid
+from neo_common.model.orders import Orders
 from neo_common.model.partition_table import Cell
 from neo_common.states import ClusterState, NodeState
 from neo_common.wire.schema import (
+    AnswerMoves,
     AnswerPackState,
     AnswerReplication,
+    AskChange,
     AskPack,
     AskStart,
     CellCopy,
+    ChangeKind,
     Cluster,
     NodeCopy,
     Nodes,
@@ -299,3 +303,56 @@ def test_replication_shows_how_far_and_how_long(master: FakeMaster) -> None:
 def test_replication_ends_with_0_when_nothing_is_to_be_copied(master: FakeMaster) -> None:
     result = asked(master, "replication")
     assert (result.status, result.out.strip()) == (0, "Every cell is up to date.")
+
+
+# ---------------------------------------------------------------------------------------------- where cells are
+
+
+def test_a_dry_run_shows_moves_and_does_not_wait(master: FakeMaster) -> None:
+    result = asked(master, "add", "s2", "--dry-run", "--json")
+    assert result.status == 0, result.err
+    assert master.core.asked[-1] == AskChange(ChangeKind.ADD, (S2,), 0, True, "neoadmin add")
+    told = result.json
+    assert isinstance(told, dict)
+    assert told["moves"] == [{"partition": 0, "source": "-", "target": "S2", "rows": None, "bytes": None}]
+    people = asked(master, "add", "S2", "--dry-run")
+    assert "to S2 (s2): 1 cells, 0 rows, 0 B, 1 of unknown size" in people.out
+    assert "partition 0: nobody who is there -> S2 (s2)" in people.out
+
+
+def test_a_change_is_followed_to_its_end(master: FakeMaster) -> None:
+    master.core.moves = [
+        AnswerMoves(True, 1, (S2,), 3, 1, 2, 1, ""),
+        AnswerMoves(True, 1, (S2,), 3, 1, 1, 1, "waits for s1 (S1)"),
+        AnswerMoves(False, 1, (), 0, 0, 0, 0, ""),
+    ]
+    result = asked(master, "drain", "s2")
+    assert result.status == 0, result.err
+    assert result.out == "nothing moves: every cell is where it should be\n"
+
+
+def test_moves_that_do_not_go_on_end_with_4(master: FakeMaster) -> None:
+    master.core.moves = [AnswerMoves(True, 1, (), 3, 1, 2, 1, "waits for s1 (S1)")]
+    result = Result("tweak", "--masters", master.address, "--cluster", "test", "--timeout", "500ms")
+    assert result.status == 4
+    assert "the moves do not go on: waits for s1 (S1)" in result.err
+    assert asked(master, "moves").status == 1
+
+
+def test_replicas_and_drop_say_what_they_mean(master: FakeMaster) -> None:
+    assert asked(master, "replicas", "1", "--no-wait").out == "1 cells to make\n"
+    assert master.core.asked[-1] == AskChange(ChangeKind.REPLICAS, (), 1, False, "neoadmin replicas")
+    assert asked(master, "drop", "s2", "--force").out == "forgotten, force=True\n"
+    unknown = asked(master, "drop", "s9")
+    assert unknown.status == 2
+    assert "there is no storage 's9'; there are S1 (s1), S2 (s2)" in unknown.err
+
+
+def test_status_tells_of_moves(master: FakeMaster) -> None:
+    master.core.table = master.core.table.changed(
+        master.core.table.version, {}, orders=Orders(leaving=(S2,), is_balancing=True)
+    )
+    result = asked(master, "status")
+    assert (
+        "! cells are being moved: 0 are copied, 0 on their way out, S2 is drained; see `neoadmin moves`" in result.out
+    )

@@ -1,7 +1,6 @@
 """The first table and plans, in cases that an operator can check by hand. The laws are in tests/property."""
 
 from collections import Counter
-from fractions import Fraction
 from time import process_time
 
 from neo_common.ids import Epoch, NodeId, Ptid, Version
@@ -95,7 +94,7 @@ def test_with_fewer_hosts_than_copies_no_host_has_more_than_it_must() -> None:
 
 
 def test_shares_follow_weights() -> None:
-    places = [Place(S1, weight=Fraction(1)), Place(S2, weight=Fraction(2)), Place(S3, weight=Fraction(3))]
+    places = [Place(S1, weight=1), Place(S2, weight=2), Place(S3, weight=3)]
     rows = grown(first_table([S1, S2, S3], 60, 0, V1), places, 0)
     assert Counter(row[0] for row in rows) == {1: 10, 2: 20, 3: 30}
 

@@ -152,7 +152,7 @@ def test_what_does_not_fit_is_our_error(either: ModuleType, value: tuple[object,
         (HelloNo, "01 00000001 ff 00000000", "HelloNo.reason: the text is not UTF-8"),
         (Nodes, "02 00000000", "Nodes.whole: 2 where 0 or 1 is wanted"),
         (Nodes, "01 ffffffff", r"Nodes.nodes: 4294967295 items announced, 0 bytes left"),
-        (NewPT, "00000001 02", "NewPT.table: kind: 0x2 is outside 0..0x1"),
+        (NewPT, "00000001 04", "NewPT.table: kind: 0x4 is outside 0..0x3"),
     ],
 )
 def test_what_no_frame_makes_is_the_peers_error(either: ModuleType, cls: type, data: str, text: str) -> None:

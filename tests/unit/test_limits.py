@@ -30,6 +30,7 @@ limits:
   output: 17MB
   undecided: 18MB
   overlay: 19MB
+  moves: 20
 """
 ENFORCED = {
     "object": "test_storage_votes.py::test_wrong_value_is_refused_for_good",
@@ -42,6 +43,7 @@ ENFORCED = {
     "output": "test_runtime.py::test_output_beyond_its_bound_cuts_the_connection",
     "undecided": "test_storage_votes.py::test_too_many_undecided_bytes_are_refused",
     "overlay": "test_storage_votes.py::test_votes_wait_while_the_applier_is_behind",
+    "moves": "test_master_moves.py::test_no_storage_copies_more_cells_at_a_time_than_allowed",
 }
 
 
@@ -58,7 +60,7 @@ def test_every_limit_of_the_configuration_reaches_its_place(tmp_path: Path) -> N
     assert (storage.object_bytes, storage.transaction_bytes, storage.transaction_age_s) == (MB, 2 * MB, 13.0)
     assert (storage.undecided_bytes, storage.overlay_bytes, storage.disk_reserve_bytes) == (18 * MB, 19 * MB, 7 * MB)
     master = master_settings(config)
-    assert (master.clients_max, master.parked_max) == (14, 14)
+    assert (master.clients_max, master.parked_max, master.moves_max) == (14, 14, 20)
 
 
 @pytest.mark.parametrize("key", keys_of(Limits))

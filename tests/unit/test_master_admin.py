@@ -151,9 +151,9 @@ def test_secondary_stops_with_the_primary() -> None:
 
 def test_storages_that_refuse_votes_are_said() -> None:
     r = Reign().run()
-    r.say(S1, s.StorageState(False, "the disk is full", 10, 0))
+    r.say(S1, s.StorageState(False, "the disk is full", 10, 0, "", 1))
     assert r.core.nodes[S1].reason == "the disk is full"
-    r.say(S1, s.StorageState(True, "", 10, 10))
+    r.say(S1, s.StorageState(True, "", 10, 10, "", 1))
     assert r.core.nodes[S1].reason == ""
 
 

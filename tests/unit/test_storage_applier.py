@@ -8,8 +8,8 @@ import pytest
 from neo_common.errors import BackendError, DataCorrupted, DiskFull
 from neo_common.ids import Oid, Partition, Tid
 from neo_storage.applier import Applier, ApplierSettings
-from neo_storage.backends.base import ApplyTable, Op, PackStep
-from neo_storage.core.events import PackCells
+from neo_storage.backends.base import ApplyDoom, ApplyTable, Op, PackStep
+from neo_storage.core.events import EraseCells, PackCells
 from support.backend_contract import P0, P1, T1, T2, TABLE, commit, write
 from support.memory_backend import MemoryBackend
 
@@ -37,6 +37,10 @@ class Backend(MemoryBackend):
         self.checkpoints += 1
         return super().checkpoint()
 
+    def erase_step(self, partition: Partition, limit: int) -> bool:
+        self.slices.append((partition, limit))
+        return super().erase_step(partition, 1)
+
     def pack_step(self, partition: Partition, tid: Tid, limit: int) -> PackStep:
         self.slices.append((partition, limit))
         return super().pack_step(partition, tid, 1)
@@ -62,6 +66,9 @@ class Heard:
 
     def packed(self, order: int, partition: Partition, revisions: int, size: int) -> None:
         self._note("packed", order, partition, revisions, size)
+
+    def erased(self, partition: Partition) -> None:
+        self._note("erased", partition)
 
     def no_room(self, text: str) -> None:
         self._note("no room", text)
@@ -227,3 +234,13 @@ def test_newer_pack_order_replaces_the_older(make: Make, backend: Backend, heard
     backend.gate.set()
     heard.wait("packed", 8, P0)
     assert [s[1] for s in heard.said if s[0] == "packed"] == [8]
+
+
+def test_dropped_cells_are_erased_in_slices_between_batches(make: Make, backend: Backend, heard: Heard) -> None:
+    applier = make(ApplierSettings(linger_s=0.0))
+    applier.put(1, [ApplyTable(TABLE), *(commit(Tid(T1 + n), write(2 * n, b"x")) for n in range(5)), ApplyDoom((P0,))])
+    applier.erase(EraseCells((P0, P1)))
+    heard.wait("erased", P0)
+    heard.wait("erased", P1)
+    assert [p for p, _ in backend.slices] == [P0] * 6 + [P1]
+    assert backend.current(P0, Oid(0)) == 0

@@ -3,9 +3,12 @@
 import pytest
 
 from neo_common.errors import DataCorrupted
-from neo_common.ids import NO_TID, Tid
+from neo_common.ids import NO_TID, Epoch, NodeId, Ptid, Tid, Version
+from neo_common.model.orders import NO_ORDERS, Orders
+from neo_common.model.partition_table import Cell, PartitionTable, whole
+from neo_common.states import CellState
 from neo_common.wire.schema import Decision, Mode, Record, Tombstone
-from neo_storage.backends.base import ApplyCommit, Kept
+from neo_storage.backends.base import ApplyCommit, ApplyDoom, ApplyTable, ApplyTruncate, Kept
 from neo_storage.core import image as images
 from neo_storage.core.image import Image, apply, replay
 from neo_storage.core.log_records import (
@@ -14,14 +17,17 @@ from neo_storage.core.log_records import (
     LogClear,
     LogCommit,
     LogCopy,
+    LogIdentity,
     LogRecord,
     LogStored,
+    LogTable,
+    LogTruncate,
     LogUnvote,
     LogVote,
 )
 from neo_storage.core.tentative import MemorySpool
 from support.memory_backend import MemoryBackend
-from support.storage_rig import META, P0, P1, T1, T2, T3, ttid, write
+from support.storage_rig import META, P0, P1, S1, S2, T1, T2, T3, ttid, write
 
 
 def record(
@@ -220,3 +226,64 @@ def test_what_went_ahead_without_a_vote_is_forgotten_at_the_end() -> None:
     image, _ = replay(kept(-1), log, spool_of(log))
     assert image.tentative.ttids() == ()
     assert image.needed_from(0) == 1
+
+
+# ---------------------------------------------------------------------------------------------- dropped cells, cuts
+
+
+def table(version: int, *rows: tuple[NodeId, ...], orders: Orders = NO_ORDERS) -> PartitionTable:
+    cells = [tuple(Cell(node, CellState.UP_TO_DATE) for node in row) for row in rows]
+    return PartitionTable(Version(Epoch(1 << 24), Ptid(version)), 0, cells, orders)
+
+
+def log_table(version: int, *rows: tuple[NodeId, ...]) -> LogTable:
+    return LogTable(whole(table(version, *rows)))
+
+
+def identified(*records: LogRecord) -> Image:
+    return made(LogIdentity(S1, bytes(16)), *records)
+
+
+def test_votes_and_data_of_a_dropped_cell_go_those_of_others_stay() -> None:
+    image = identified(log_table(1, (S1,), (S1,)), LogVote(record(0)), LogVote(record(1)))
+    ops = apply(image, 4, log_table(2, (S2,), (S1,)))
+    assert ops[1:] == (ApplyDoom((P0,)),)
+    assert image.doomed == (P0,)
+    assert [r.partition for r in image.records()] == [P1]
+
+
+def test_a_cell_that_is_back_is_doomed_no_more() -> None:
+    image = identified(log_table(1, (S1,), (S1,)), log_table(2, (S2,), (S2,)))
+    assert image.doomed == (P0, P1)
+    assert apply(image, 3, log_table(3, (S2, S1), (S2,)))[1:] == (ApplyDoom((), (P0,)),)
+
+
+def test_a_replay_past_the_back_end_forgets_the_votes_of_a_dropped_cell_too() -> None:
+    records: list[tuple[int, LogRecord]] = list(
+        enumerate(
+            [LogIdentity(S1, bytes(16)), log_table(1, (S1,), (S1,)), LogVote(record(0)), log_table(2, (S2,), (S1,))]
+        )
+    )
+    backend = MemoryBackend()
+    image = Image(backend.open(), MemorySpool())
+    for position, one in records:
+        backend.apply(apply(image, position, one), position)
+    again, lacking = replay(backend.open(), records, MemorySpool())
+    assert not lacking
+    assert not again.voted
+    assert again.doomed == (P0,)
+
+
+def test_truncation_is_one_record_that_takes_votes_decisions_and_the_table() -> None:
+    orders = Orders(cut_at=Version(Epoch(1 << 24), Ptid(2)), cut=T1)
+    image = identified(log_table(1, (S1,), (S1,)), LogVote(record(0)), commit(tid=T1))
+    apply(image, 4, LogVote(record(0, counter=2)))
+    apply(image, 5, commit(tid=T2, counter=2))
+    apply(image, 6, LogVote(record(0, counter=3)))
+    ops = apply(image, 7, LogTruncate(whole(table(2, (S1,), (S1,), orders=orders)), T1))
+    assert ops[0] == ApplyTruncate(T1)
+    assert isinstance(ops[1], ApplyTable)
+    assert not image.voted
+    assert {d.tid for d in image.decisions.values()} == {T1}
+    assert image.last_tid == T1
+    assert image.table.orders == orders

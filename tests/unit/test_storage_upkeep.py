@@ -132,7 +132,7 @@ def test_garbage_of_others_is_confirmed_too() -> None:
 
 def test_state_is_told_when_it_changes_and_now_and_then() -> None:
     rig = Rig(settings=StorageSettings(state_s=5.0, disk_reserve_bytes=100)).serve()
-    assert only(rig.disk(free=1000), StorageState, M1) == StorageState(True, "", 1000, 1000)
+    assert only(rig.disk(free=1000), StorageState, M1) == StorageState(True, "", 1000, 1000, "", 1)
     assert rig.disk(free=900) == []
     low = only(rig.disk(free=50), StorageState)
     assert not low.accepts_votes

@@ -143,6 +143,8 @@ NODE_CHANGES: Final = frozenset(
         (_N.RUNNING, _N.LEAVING),  # the operator drains it
         (_N.LEAVING, _N.RUNNING),  # the operator changed his mind
         (_N.LEAVING, _N.UNAVAILABLE),  # connection lost while draining
+        (_N.LEAVING, _N.PENDING),  # drained: its last cell has moved
+        (_N.RUNNING, _N.PENDING),  # dropped by force: it has no cells any more
         (_N.UNAVAILABLE, _N.PENDING),  # back, not adopted yet
         (_N.UNAVAILABLE, _N.RUNNING),  # back and adopted
     }

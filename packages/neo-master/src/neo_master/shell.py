@@ -28,11 +28,15 @@ def settings_of(config: Config) -> MasterSettings:
         partitions=cluster.partitions,
         replicas=cluster.replicas,
         auto_start=cluster.auto_start,
-        storages=tuple(Configured(s.name, s.node, s.address) for s in config.storages.values()),
+        storages=tuple(
+            Configured(s.name, s.node, s.address, s.failure_domain, s.weight) for s in config.storages.values()
+        ),
         lease_s=timeouts.lease_s,
         grace_s=timeouts.grace_s,
         told_s=2 * timeouts.silence_s,
         stop_s=timeouts.stop_s,
+        moves_max=limits.moves,
+        node_expiry_s=timeouts.node_expiry_s,
         clients_max=limits.connections,
         parked_max=limits.connections,
     )

@@ -1,9 +1,9 @@
 """The applier: writes what the log has decided to the back end, in batches, on a native thread of its own.
 
 What it lacks is in the overlay, so nobody waits for it but long reads (`hurry`). A batch is one SQL transaction with
-the log position up to which the back end is then complete. Between batches it makes slices of packing, and checkpoints:
-then the log may let go. A full disk is tried again, with votes refused meanwhile; every other error is fatal: the node
-stops, starts again and replays.
+the log position up to which the back end is then complete. Between batches it makes slices of packing and of erasing,
+and checkpoints: then the log may let go. A full disk is tried again, with votes refused meanwhile; every other error is
+fatal: the node stops, starts again and replays.
 """
 
 from collections import deque
@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Protocol
 from neo_common.errors import BackendError, DiskFull
 from neo_common.ids import Partition
 from neo_storage.backends.base import ApplyCommit, ApplyCopy, Backend, Op
-from neo_storage.core.events import CopyIn, PackCells
+from neo_storage.core.events import CopyIn, EraseCells, PackCells
 from neo_storage.native import Bell, NativeQueue, start
 
 _PACK_SLICE: Final = 500
@@ -53,6 +53,9 @@ class Listener(Protocol):
 
     def packed(self, order: int, partition: Partition, revisions: int, size: int) -> None:
         """A cell is packed."""
+
+    def erased(self, partition: Partition) -> None:
+        """A dropped cell is erased."""
 
     def no_room(self, text: str) -> None:
         """The disk is full; it will be tried again."""
@@ -111,7 +114,7 @@ class _PackRun:
 
 
 class Applier:
-    """One thread, from `start` to `stop`. `put`, `pack`, `hurry` and `stop` are for the hub and never block."""
+    """One thread, from `start` to `stop`. `put`, `pack`, `erase`, `hurry` and `stop`, for the hub, never block."""
 
     def __init__(self, backend: Backend, listener: Listener, settings: ApplierSettings) -> None:
         self._backend = backend
@@ -122,6 +125,7 @@ class Applier:
         self._bell = Bell()
         self._batch = _Batch()
         self._pack: _PackRun | None = None
+        self._erase: deque[Partition] = deque()
         self._unsynced_bytes = 0
         self._unsynced_since: float | None = None
         self._is_hurried = False
@@ -149,6 +153,10 @@ class Applier:
         self._inbox.put(copy)
         if copy.durable or self._inbox.qsize() >= _COMPANY_MAX:
             self.hurry()
+
+    def erase(self, order: EraseCells) -> None:
+        """Erase these cells, after those of older orders."""
+        self._inbox.put(order)
 
     def hurry(self) -> None:
         """Somebody waits: write what there is now."""
@@ -183,7 +191,7 @@ class Applier:
         if self._is_full:
             self._take(_RETRY_S)
             return
-        is_packing = self._pack is not None and bool(self._pack.cells)
+        is_packing = (self._pack is not None and bool(self._pack.cells)) or bool(self._erase)
         if not self._batch and not is_packing:
             wait_s = None
             if self._unsynced_since is not None:
@@ -217,6 +225,8 @@ class Applier:
             self._batch.add_copy(item)
         elif isinstance(item, PackCells):
             self._pack = _PackRun(item)
+        elif isinstance(item, EraseCells):
+            self._erase += item.partitions
         else:
             self._batch.add(*item)
         return True
@@ -227,6 +237,8 @@ class Applier:
                 self._apply()
             if self._pack and self._pack.cells and not self._is_stopping:
                 self._pack_slice(self._pack)
+            if self._erase and not self._is_stopping:
+                self._erase_slice(self._erase[0])
             if self._is_checkpoint_due():
                 self._checkpoint()
         except DiskFull as error:
@@ -260,6 +272,13 @@ class Applier:
         if step.done:
             self._listener.packed(pack.order, pack.cells.popleft(), pack.revisions, pack.bytes)
             pack.revisions = pack.bytes = 0
+
+    def _erase_slice(self, partition: Partition) -> None:
+        is_done = self._backend.erase_step(partition, _PACK_SLICE)
+        self._dirty(_OP_BYTES * _PACK_SLICE)
+        if is_done:
+            self._erase.popleft()
+            self._listener.erased(partition)
 
     def _dirty(self, size: int) -> None:
         self._unsynced_bytes += size

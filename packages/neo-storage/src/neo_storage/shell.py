@@ -30,6 +30,8 @@ from neo_storage.core.events import (
     CopiedIn,
     CopyIn,
     DiskUsage,
+    EraseCells,
+    Erased,
     Exit,
     Named,
     PackCells,
@@ -158,6 +160,8 @@ class StorageShell(Shell):
                 self._ranges.ask(effect, self.core.image.table.partitions)
             case PackCells():
                 self._applier.pack(effect)
+            case EraseCells():
+                self._applier.erase(effect)
             case Exit(status, reason):
                 self._finish(status, reason)
             case _:
@@ -204,6 +208,10 @@ class StorageShell(Shell):
     def packed(self, order: int, partition: Partition, revisions: int, size: int) -> None:
         """A cell is packed."""
         self.post_from_thread(Packed(order, partition, revisions, size))
+
+    def erased(self, partition: Partition) -> None:
+        """A dropped cell is erased."""
+        self.post_from_thread(Erased(partition))
 
     def no_room(self, text: str) -> None:
         """The database has no room."""
@@ -369,6 +377,8 @@ def settings_of(config: Config, storage: Storage) -> StorageSettings:
         copy_floor=min(config.replication.floor_bytes, config.replication.ceiling_bytes),
         copy_ceiling=config.replication.ceiling_bytes,
         copy_parallel=config.replication.parallel,
+        domain=storage.failure_domain,
+        weight=storage.weight,
     )
 
 

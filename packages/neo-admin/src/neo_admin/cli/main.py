@@ -12,11 +12,12 @@ from click.shell_completion import get_completion_class
 from rich.console import Console
 
 from neo_admin import __version__, local
-from neo_admin.cli import commands
+from neo_admin.cli import commands, moving
 from neo_admin.cli.commands import EXIT_HELP, Cli
 from neo_common.config.sections import Cluster
 from neo_common.config.values import parse_seconds
 from neo_common.errors import NeoError
+from neo_common.wire.schema import ChangeKind
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _DAY_S: Final = 86400.0
@@ -156,6 +157,87 @@ def start(options: Cli, reason: str) -> int:
 def stop(options: Cli, reason: str) -> int:
     """Stop the whole cluster cleanly: what is under way ends, then every node exits."""
     return commands.stop(options, reason)
+
+
+# ------------------------------------------------------------------------------------------------ where cells are
+
+_dry_run = click.option("--dry-run", is_flag=True, help="Only show what would move, and how much that is.")
+_no_wait = click.option("--no-wait", is_flag=True, help="Order it and return; see `neoadmin moves`.")
+_storages = click.argument("names", metavar="STORAGE...", nargs=-1, required=True)
+
+
+def _reason(command_name: str) -> Callable[[_F], _F]:
+    return click.option("--reason", default=f"neoadmin {command_name}", help="Why, for the log of the primary.")
+
+
+@command(cli)
+@_dry_run
+@_no_wait
+@_reason("tweak")
+@click.option("--pause", is_flag=True, help="Begin no more moves; `neoadmin tweak` goes on.")
+def tweak(options: Cli, dry_run: bool, no_wait: bool, reason: str, pause: bool) -> int:
+    """Make the partition table even: shares by weight, copies apart, the least data moved, while the cluster works.
+
+    It moves leads too: they drift away from a storage that was restarted.
+    """
+    kind = ChangeKind.PAUSE if pause else ChangeKind.TWEAK
+    return moving.change(options, kind, dry_run=dry_run, wait=not no_wait, reason=reason)
+
+
+@command(cli)
+@_storages
+@_dry_run
+@_no_wait
+@_reason("add")
+def add(options: Cli, names: tuple[str, ...], dry_run: bool, no_wait: bool, reason: str) -> int:
+    """Give cells to storages that are there and have none, and make the table even."""
+    return moving.change(options, ChangeKind.ADD, names, dry_run=dry_run, wait=not no_wait, reason=reason)
+
+
+@command(cli)
+@_storages
+@_dry_run
+@_no_wait
+@_reason("drain")
+def drain(options: Cli, names: tuple[str, ...], dry_run: bool, no_wait: bool, reason: str) -> int:
+    """Take all cells from storages. They serve until others have the data; then `neoadmin drop` them."""
+    return moving.change(options, ChangeKind.DRAIN, names, dry_run=dry_run, wait=not no_wait, reason=reason)
+
+
+@command(cli)
+@_storages
+@_dry_run
+@_no_wait
+@_reason("keep")
+def keep(options: Cli, names: tuple[str, ...], dry_run: bool, no_wait: bool, reason: str) -> int:
+    """Let storages that are being drained stay after all."""
+    return moving.change(options, ChangeKind.KEEP, names, dry_run=dry_run, wait=not no_wait, reason=reason)
+
+
+@command(cli)
+@click.argument("count", metavar="N", type=click.IntRange(0, 15))
+@_dry_run
+@_no_wait
+@_reason("replicas")
+def replicas(options: Cli, count: int, dry_run: bool, no_wait: bool, reason: str) -> int:
+    """Have N copies of everything beyond the first. From then on `replicas` of the configuration does not count."""
+    return moving.change(options, ChangeKind.REPLICAS, replicas=count, dry_run=dry_run, wait=not no_wait, reason=reason)
+
+
+@command(cli)
+@click.option("--wait", is_flag=True, help="Wait until nothing moves any more.")
+def moves(options: Cli, wait: bool) -> int:
+    """Show how far the moves are that an operator has ordered."""
+    return moving.wait(options) if wait else moving.moves(options)
+
+
+@command(cli)
+@_storages
+@click.option("--force", is_flag=True, help="Even if partitions have a copy less then. Never the only copy.")
+@_reason("drop")
+def drop(options: Cli, names: tuple[str, ...], force: bool, reason: str) -> int:
+    """Forget storages for ever: drained ones, or those that will not come back. What they hold is erased if they do."""
+    return moving.drop(options, names, force=force, reason=reason)
 
 
 @command(cli)

@@ -4,14 +4,24 @@ The shape of the JSON is a promise to scripts: keys are added, never renamed. Ti
 digits (JSON numbers lose the last bits of them), times are Unix seconds, nodes are as people write them (`S2`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from neo_common.ids import Epoch, NodeId, Partition, Tid, time_from_tid
 from neo_common.model.partition_table import PartitionTable
-from neo_common.states import ClusterState, NodeState, Role, node_text, role_of
-from neo_common.wire.schema import AnswerCluster, AnswerPackState, AnswerReplication, CellCopy, NodeInfo, Transaction
+from neo_common.states import CellState, ClusterState, NodeState, Role, node_text, role_of
+from neo_common.wire.schema import (
+    AnswerChange,
+    AnswerCluster,
+    AnswerMoves,
+    AnswerPackState,
+    AnswerReplication,
+    CellCopy,
+    CellSize,
+    NodeInfo,
+    Transaction,
+)
 
 _BAD_NODES = (NodeState.UNKNOWN, NodeState.UNAVAILABLE)
 _GROUP = 10
@@ -114,11 +124,21 @@ def problems(snapshot: Snapshot) -> list[str]:
     thin = [p for p in range(table.partitions) if len(table.readable(Partition(p))) <= table.replicas]
     if len(thin) > cluster.rows_not_ready:
         found.append(f"{len(thin)} of {table.partitions} partitions have fewer copies than wanted")
+    if table.orders.is_balancing:
+        found.append(moving_text(table))
     for info in nodes:
         if info.state in _BAD_NODES and role_of(info.node) in (Role.STORAGE, Role.MASTER):
             why = f": {info.reason}" if info.reason else ""
             found.append(f"{node_label(info)} is {info.state.name}{why}")
     return found
+
+
+def moving_text(table: PartitionTable) -> str:
+    """Return what moves, as far as the table tells."""
+    states = [state for row in table.rows for _, state in row]
+    copying, feeding = sum(not s.is_readable for s in states), sum(s is CellState.FEEDING for s in states)
+    leaving = "".join(f", {node_text(n)} is drained" for n in table.orders.leaving)
+    return f"cells are being moved: {copying} are copied, {feeding} on their way out{leaving}; see `neoadmin moves`"
 
 
 def node_label(info: NodeInfo) -> str:
@@ -328,6 +348,67 @@ def _letter(table: PartitionTable, partition: Partition, node: NodeId) -> str:
 def _mark(table: PartitionTable, partition: Partition) -> str:
     readable = len(table.readable(partition))
     return "!" if not readable else "-" if readable <= table.replicas else " "
+
+
+# ------------------------------------------------------------------------------------------------ moves
+
+
+def plan_json(told: AnswerChange, sizes: Mapping[Partition, CellSize]) -> dict[str, Any]:
+    """Return what would move, for scripts; `rows` and `bytes` null where unknown. (Any: what JSON can hold.)"""
+    return {
+        "text": told.text,
+        "drops": told.drops,
+        "leads": told.leads,
+        "moves": [
+            {
+                "partition": m.partition,
+                "source": node_text(m.source),
+                "target": node_text(m.target),
+                "rows": sizes[m.partition].revisions if m.partition in sizes else None,
+                "bytes": sizes[m.partition].bytes if m.partition in sizes else None,
+            }
+            for m in told.moves
+        ],
+    }
+
+
+def plan_lines(
+    told: AnswerChange, sizes: Mapping[Partition, CellSize], labels: Mapping[NodeId, str], most: int = 40
+) -> list[str]:
+    """Return what would move, for people: the sum per storage, then the first moves."""
+    lines = [told.text]
+    for target in sorted({m.target for m in told.moves}):
+        mine = [m for m in told.moves if m.target == target]
+        known = [sizes[m.partition] for m in mine if m.partition in sizes]
+        cost = f"{sum(c.revisions for c in known)} rows, {size_text(sum(c.bytes for c in known))}"
+        unknown = f", {len(mine) - len(known)} of unknown size" if len(known) < len(mine) else ""
+        lines.append(f"  to {labels.get(target, node_text(target))}: {len(mine)} cells, {cost}{unknown}")
+    for m in told.moves[:most]:
+        cell = sizes.get(m.partition)
+        cost = f"  {cell.revisions} rows, {size_text(cell.bytes)}" if cell else ""
+        source = labels.get(m.source, node_text(m.source)) if m.source else "nobody who is there"
+        lines.append(f"  partition {m.partition}: {source} -> {labels.get(m.target, node_text(m.target))}{cost}")
+    if len(told.moves) > most:
+        lines.append(f"  ... and {len(told.moves) - most} more: --json shows all")
+    return lines
+
+
+def moves_json(told: AnswerMoves) -> dict[str, Any]:
+    """Return how far the moves are, for scripts. (Any: what JSON can hold.)"""
+    return {**told._asdict(), "leaving": [node_text(n) for n in told.leaving]}
+
+
+def moves_lines(told: AnswerMoves, labels: Mapping[NodeId, str]) -> list[str]:
+    """Return how far the moves are, for people."""
+    if told.is_balancing:
+        lines = [
+            f"{told.cells_left} of {told.cells_total} cells are not complete, {told.cells_copying} are being copied; "
+            f"{told.drops_left} will be dropped"
+        ]
+    else:
+        lines = ["nothing moves" if told.leaving else "nothing moves: every cell is where it should be"]
+    lines += [f"{labels.get(n, node_text(n))} is being drained" for n in told.leaving]
+    return [*lines, told.reason] if told.reason else lines
 
 
 # ------------------------------------------------------------------------------------------------ transactions

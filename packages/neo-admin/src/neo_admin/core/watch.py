@@ -13,7 +13,10 @@ from neo_common.ids import NodeId
 from neo_common.model.partition_table import EMPTY, PartitionTable
 from neo_common.states import ClusterState, NodeState, Role, node_text, role_of
 from neo_common.wire.schema import (
+    AskChange,
     AskCluster,
+    AskDrop,
+    AskMoves,
     AskNodes,
     AskPack,
     AskPackState,
@@ -33,7 +36,21 @@ from neo_common.wire.schema import (
 INFO: Final = 20
 WARNING: Final = 30
 """Levels of `logging`, which a core does not see."""
-RELAYED: Final = frozenset((AskCluster, AskNodes, AskTable, AskStart, AskStop, AskPack, AskPackState, AskReplication))
+RELAYED: Final = frozenset(
+    (
+        AskCluster,
+        AskNodes,
+        AskTable,
+        AskStart,
+        AskStop,
+        AskPack,
+        AskPackState,
+        AskReplication,
+        AskChange,
+        AskMoves,
+        AskDrop,
+    )
+)
 """The questions that go to the primary."""
 
 

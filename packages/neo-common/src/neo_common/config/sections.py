@@ -102,11 +102,20 @@ class Storage(Node):
     directory: Annotated[
         FilePath, About("folder of all its files; relative to this file; empty: the name of the node")
     ] = ""
+    domain: Annotated[
+        str, About("what fails together with it: copies of a partition go to different domains; empty: its host")
+    ] = ""
+    weight: Annotated[int, About("its share of the data, beside the weights of the others", 1, 1_000_000)] = 1
     disk_reserve_bytes: Annotated[ByteCount, About("free disk space below which votes are refused; reads go on")] = (
         256 * MB
     )
     database: Database = Database()
     log: VoteLog = VoteLog()
+
+    @property
+    def failure_domain(self) -> str:
+        """What fails together with it: its `domain`, else its `host`; empty: it stands alone."""
+        return self.domain or self.host
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +174,9 @@ class Timeouts:
     stop_s: Annotated[Duration, About("for a node to stop cleanly before it leaves things to the next start", 0.1)] = (
         30.0
     )
+    node_expiry_s: Annotated[
+        Duration, About("that a storage may be away before the operator is alerted; it is never dropped by itself", 1.0)
+    ] = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +186,9 @@ class Limits:
     object_bytes: Annotated[ByteCount, About("one object, as stored", 1 * MB)] = 1 * GB
     transaction_bytes: Annotated[ByteCount, About("all objects of one transaction in one partition", 1 * MB)] = 8 * GB
     transaction_age_s: Annotated[Duration, About("from the first vote of a transaction to its end", 1.0)] = 3600.0
+    moves: Annotated[
+        int, About("cells of one storage that are copied to it at the same time, when the cluster is changed", 1, 4096)
+    ] = 8
     connections: Annotated[int, About("connections that a node accepts", 1)] = 4096
     strangers: Annotated[
         int, About("of these, connections that have not shown yet who they are; above it the oldest is cut", 1)

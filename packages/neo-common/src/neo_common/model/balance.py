@@ -24,11 +24,11 @@ _NEW: Final = 2
 
 
 class Place(NamedTuple):
-    """A node that may hold cells. `domain`: what fails together, empty: the node alone; `weight`: its share, above 0."""
+    """A node that may hold cells. `domain`: what fails together (empty: it alone); `weight`: its share, above 0."""
 
     node: NodeId
     domain: str = ""
-    weight: Fraction = Fraction(1)
+    weight: int = 1
 
 
 class Move(NamedTuple):

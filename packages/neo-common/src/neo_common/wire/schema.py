@@ -1496,6 +1496,10 @@ class StorageState(NamedTuple):
     reason: str
     disk_used: U64
     disk_free: U64
+    domain: str
+    """What fails together with it, as configured; empty: it stands alone."""
+    weight: U32
+    """Its share of the cells beside those of the others, as configured."""
 
 
 @_notify(0x0421, (S,), (M,))
@@ -1657,6 +1661,94 @@ class AnswerReplication(NamedTuple):
     copies: tuple[NodeCopy, ...]
     waiting: tuple[NodeCopy, ...]
     """Cells of which nobody tells: of storages that are not there, or that have caught up and wait to join."""
+
+
+class ChangeKind(IntEnum):
+    """What an operator wants of the partition table."""
+
+    TWEAK = 0
+    """Make it even."""
+    ADD = 1
+    """Give cells to these storages too, and make it even."""
+    DRAIN = 2
+    """Take all cells from these storages; they serve until others have the data."""
+    KEEP = 3
+    """These storages stay after all: the opposite of DRAIN."""
+    REPLICAS = 4
+    """Have so many copies beyond the first."""
+    PAUSE = 5
+    """Begin no more moves. Copies that have begun go on, and what was on its way out stays."""
+
+
+class CellMove(NamedTuple):
+    """A cell to make: *partition* is copied from *source* to *target*. *source* 0: from nobody who is there now."""
+
+    partition: Partition
+    source: NodeId
+    target: NodeId
+
+
+@_ask(0x0606, (A,), (M, A))
+class AskChange(NamedTuple):
+    """Change where cells are. `dry_run`: only tell what would move."""
+
+    kind: ChangeKind
+    nodes: tuple[NodeId, ...]
+    """For ADD, DRAIN, KEEP."""
+    replicas: U32
+    """For REPLICAS."""
+    dry_run: bool
+    reason: str
+
+
+@_answer(0x0606, (M, A), (A,))
+class AnswerChange(NamedTuple):
+    """It is ordered, durably with the next table; or what it would mean. Error ILLEGAL or NOT_READY otherwise."""
+
+    text: str
+    moves: tuple[CellMove, ...]
+    drops: U32
+    """Cells that will go, once the others are complete."""
+    leads: U32
+    """Partitions that get another lead."""
+
+
+@_ask(0x0607, (A,), (M, A))
+class AskMoves(NamedTuple):
+    """How far are the moves?"""
+
+
+@_answer(0x0607, (M, A), (A,))
+class AnswerMoves(NamedTuple):
+    """How far the moves are. All over: `is_balancing` false."""
+
+    is_balancing: bool
+    replicas: U32
+    leaving: tuple[NodeId, ...]
+    cells_total: U32
+    """Cells to make, of the order under way; 0 while a new primary has not looked yet."""
+    cells_copying: U32
+    cells_left: U32
+    """Those that are not complete, with those that are being copied."""
+    drops_left: U32
+    reason: str
+    """Why it does not go on; empty if it does."""
+
+
+@_ask(0x0608, (A,), (M, A))
+class AskDrop(NamedTuple):
+    """Forget these storages. Without `force` only if they have no readable cell."""
+
+    nodes: tuple[NodeId, ...]
+    force: bool
+    reason: str
+
+
+@_answer(0x0608, (M, A), (A,))
+class AnswerDrop(NamedTuple):
+    """They are forgotten; `text` says what was lost with them. Error ILLEGAL otherwise, with what would be lost."""
+
+    text: str
 
 
 @_ask(0x0610, (A,), (M, S, A))

@@ -28,7 +28,8 @@ from neo_common.ids import (
     Version,
 )
 from neo_common.model.nodes import NodeTable
-from neo_common.model.partition_table import EMPTY, PartitionTable, Readiness, TableUpdate
+from neo_common.model.orders import Orders
+from neo_common.model.partition_table import EMPTY, PartitionTable, Readiness, Row, TableUpdate
 from neo_common.states import ClusterState, NodeState, Role, node_text, role_of
 from neo_common.wire.schema import (
     Ceilings,
@@ -137,7 +138,26 @@ class MoveLead(NamedTuple):
     partition: Partition
 
 
-Change = Demote | DemoteCell | Join | Promote | MoveLead
+class Begin(NamedTuple):
+    """Table change: orders and number of copies, with the first step towards the goal if there is one."""
+
+    orders: Orders
+    replicas: int
+
+
+class Advance(NamedTuple):
+    """Table change: a step towards the goal, as `moving.next_rows` made it for the table of this moment."""
+
+    rows: tuple[tuple[Partition, Row], ...]
+
+
+class Drop(NamedTuple):
+    """Table change: *node* has no cells any more, where another one is UP_TO_DATE."""
+
+    node: NodeId
+
+
+Change = Demote | DemoteCell | Join | Promote | MoveLead | Begin | Advance | Drop
 
 
 class Waiting(NamedTuple):
@@ -235,6 +255,8 @@ class MasterBase(ABC):
         self.sent_pt: dict[NodeId, PartitionTable] = {}
         """The last table that each peer was sent over its connection."""
         self.changes: deque[Change] = deque()
+        self.new_orders: tuple[Orders, int] | None = None
+        """Orders and number of copies that the change which is being made brings."""
         self.pt_need: set[NodeId] | None = None
         """The nodes that must still make `pt` durable; None when it is stable."""
         self.promoting: tuple[tuple[Partition, NodeId], ...] = ()
@@ -250,6 +272,14 @@ class MasterBase(ABC):
         """OUT_OF_DATE cells that have history up to near the present, over the connection that there is."""
         self.copying: dict[NodeId, tuple[CellCopy, ...]] = {}
         """What each storage copies now, as it has told last."""
+        self.goal: tuple[tuple[NodeId, ...], ...] | None = None
+        """The nodes that each row shall have, the lead first; None when nothing is ordered, or it is to be planned."""
+        self.order_answers: list[tuple[NodeId, int, Packet]] = []
+        """What those who gave orders are told when the table that carries them is stable: peer, request, answer."""
+        self.goal_cells = 0
+        """How many cells were to be made when it was planned."""
+        self.away_alerted: set[NodeId] = set()
+        """Storages that the operator was told of, as they are away for long."""
 
         # -- tids, oids
         self.last: Tid = NO_TID
@@ -487,6 +517,34 @@ class MasterBase(ABC):
     @abstractmethod
     def pump(self) -> None:
         """Begin the next change of the partition table, if none is under way (tables)."""
+
+    @abstractmethod
+    def next_step(self) -> Change | None:
+        """Return the next change towards the goal (moves)."""
+
+    @abstractmethod
+    def step_rows(self) -> dict[Partition, Row]:
+        """Return the rows of the next step towards the goal (moves)."""
+
+    @abstractmethod
+    def answer_orders(self) -> None:
+        """Answer orders, if the tables that carry them are stable (moves)."""
+
+    @abstractmethod
+    def placed(self) -> None:
+        """A change has been made: see who has cells (moves)."""
+
+    @abstractmethod
+    def may_drop(self, partition: Partition, node: NodeId) -> bool:
+        """Whether that cell can go (moves)."""
+
+    @abstractmethod
+    def dropped(self, node: NodeId) -> None:
+        """*node* has no cells any more, by order (moves)."""
+
+    @abstractmethod
+    def mark_leaving(self, node: NodeId) -> None:
+        """Show whether a storage in service is drained (moves)."""
 
     @abstractmethod
     def set_stable(self) -> None:

@@ -26,10 +26,13 @@ from neo_common.wire.schema import (
     AbortOk,
     AnswerLast,
     Ask,
+    AskChange,
     AskCluster,
     AskCollect,
+    AskDrop,
     AskImport,
     AskLast,
+    AskMoves,
     AskNodes,
     AskOids,
     AskPack,
@@ -71,6 +74,7 @@ from neo_common.wire.schema import (
 from neo_master.core.admin import Admin
 from neo_master.core.base import ERROR, INFO, NO_ID, WARNING, Chance, Effect, Exit, Place, Terminate
 from neo_master.core.election import Election
+from neo_master.core.moves import Moves
 from neo_master.core.oids import Oids
 from neo_master.core.packs import Packs
 from neo_master.core.recovery import Recovery
@@ -83,7 +87,7 @@ from neo_master.core.transactions import Transactions
 __all__ = ["Configured", "Effect", "Exit", "MasterCore", "MasterSettings", "Place"]
 
 
-class MasterCore(Election, Recovery, Transactions, Tables, Sessions, Oids, Packs, Admin, Roster):
+class MasterCore(Election, Recovery, Transactions, Tables, Moves, Sessions, Oids, Packs, Admin, Roster):
     """One master: secondary, or primary of a cluster that is recovering or runs.
 
     Invariants:
@@ -136,6 +140,9 @@ class MasterCore(Election, Recovery, Transactions, Tables, Sessions, Oids, Packs
             AskReplication: self.on_ask_replication,
             AskStart: self.on_ask_start,
             AskStop: self.on_ask_stop,
+            AskChange: self.on_ask_change,
+            AskMoves: self.on_ask_moves,
+            AskDrop: self.on_ask_drop,
         }
 
     def __repr__(self) -> str:
@@ -213,6 +220,7 @@ class MasterCore(Election, Recovery, Transactions, Tables, Sessions, Oids, Packs
         self.keep_ceilings_ahead()
         self.pump()
         self.rejoin_cells()
+        self.watch_absent()
         self.explain_running()
         self.check_stop()
         self.tell_admins()
@@ -315,6 +323,8 @@ class MasterCore(Election, Recovery, Transactions, Tables, Sessions, Oids, Packs
     def storage_id(self, name: str) -> NodeId:
         """Return the id that the configuration gives to that storage, if it is free; else a new one."""
         taken = set(self.peers(Role.STORAGE)) | self.newest_known_nodes() | self.given
+        # One that is away, and has no cells, has its id all the same.
+        taken |= {n.node for n in self.nodes.select(Role.STORAGE) if n.name != name}
         wanted = next((s.node for s in self.settings.storages if s.name == name), NO_NODE)
         if wanted == NO_NODE or wanted in taken:
             reserved = {s.node for s in self.settings.storages}

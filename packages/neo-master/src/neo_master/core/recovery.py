@@ -268,7 +268,8 @@ class Recovery(MasterBase):
             for _, state in row:
                 check_cell(state, CellState.OUT_OF_DATE if state == CellState.JOINING else state)
             rows.append(tuple(Cell(n, CellState.OUT_OF_DATE if s == CellState.JOINING else s) for n, s in row))
-        return PartitionTable(Version(self.epoch, Ptid(table.version.ptid + 1)), table.replicas, rows)
+        version = Version(self.epoch, Ptid(table.version.ptid + 1))
+        return PartitionTable(version, table.replicas, rows, table.orders)
 
     def found_decisions(self, table: PartitionTable) -> dict[Ttid, Decision]:
         """Return what is decided already: as readable nodes say, else other nodes, else clients.
@@ -438,6 +439,7 @@ class Recovery(MasterBase):
         """Tell everybody that *storage* is ready, if it has cells."""
         if storage in self.pt.nodes():
             self.change_node(storage, NodeState.RUNNING)
+            self.mark_leaving(storage)
         self.readiness.node_changed(storage, True)
 
     def try_run(self) -> None:

@@ -13,6 +13,10 @@ class Configured(NamedTuple):
     node: NodeId
     """The id that the configuration gives it; `NO_NODE` to let the primary choose."""
     address: str
+    domain: str = ""
+    """Of a storage: what fails together with it; empty: it stands alone."""
+    weight: int = 1
+    """Of a storage: its share of the cells."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +45,10 @@ class MasterSettings:
     rejoin_min_s: float = 0.2
     """Before a cell whose join was broken off joins again; doubles up to `rejoin_max_s`."""
     rejoin_max_s: float = 30.0
+    moves_max: int = 8
+    """Cells of one storage that are copied to it at the same time, when the cluster is changed."""
+    node_expiry_s: float = 3600.0
+    """After which the operator is told of a storage that is away."""
     clients_max: int = 4096
     parked_max: int = 4096
     waiting_max: int = 10_000

@@ -8,7 +8,19 @@ from neo_common.ids import NodeId, Partition, Ptid, Seconds, Version
 from neo_common.model.partition_table import Cell, PartitionTable, Row, TableUpdate, difference, whole
 from neo_common.states import CellState, Role, check_cell
 from neo_common.wire.schema import CaughtUp, Copying, FwdFail, NewPT, PtOk, Ready, SetPT, Stable
-from neo_master.core.base import INFO, Change, Demote, DemoteCell, Join, MasterBase, MoveLead, Promote
+from neo_master.core.base import (
+    INFO,
+    Advance,
+    Begin,
+    Change,
+    Demote,
+    DemoteCell,
+    Drop,
+    Join,
+    MasterBase,
+    MoveLead,
+    Promote,
+)
 
 _O, _J, _U, _F = CellState.OUT_OF_DATE, CellState.JOINING, CellState.UP_TO_DATE, CellState.FEEDING
 
@@ -26,16 +38,23 @@ class Tables(MasterBase):
 
     def pump(self) -> None:
         """Begin the next change that changes anything, if none is under way."""
-        while self.is_running and self.pt_need is None and self.changes:
+        while self.is_running and self.pt_need is None:
+            step = None if self.changes else self.next_step()
+            if step is not None:
+                self.changes.append(step)
+            if not self.changes:
+                return
             group = self.next_changes()
             rows: dict[Partition, Row] = {}
+            self.new_orders = None
             promoted: list[tuple[Partition, NodeId]] = []
             joined: list[tuple[Partition, NodeId]] = []
             for change in group:
                 self.make_change(change, rows, promoted, joined)
             rows = {p: row for p, row in rows.items() if row != self.pt.rows[p]}
-            if rows:
+            if rows or self.new_orders is not None:
                 self.send_table(rows)
+                self.placed()
                 self.promoting = tuple(promoted)
                 for key in joined:
                     self.joining[key] = self.pt.version
@@ -78,19 +97,66 @@ class Tables(MasterBase):
                     promoted.append((partition, node))
             case MoveLead(partition):
                 rows[partition] = self.lead_moved(partition, rows.get(partition, self.pt.rows[partition]))
+            case Begin(orders, replicas):
+                if (orders, replicas) != (self.pt.orders, self.pt.replicas):
+                    self.new_orders = (orders, replicas)
+                if self.goal is not None:
+                    self.advance(self.step_rows(), rows)
+                elif not orders.is_balancing:
+                    self.stay(rows)
+            case Advance(steps):
+                self.advance(dict(steps), rows)
+            case Drop(node):
+                self.drop(node, rows)
+
+    def advance(self, steps: dict[Partition, Row], rows: dict[Partition, Row]) -> None:
+        """Put the steps into *rows*. Cells that are new may join at once, whatever has failed before."""
+        for p, row in steps.items():
+            rows[p] = row
+            for node, _ in row:
+                if self.pt.state(p, node) is None:
+                    self.rejoin.pop(node, None)
+
+    def stay(self, rows: dict[Partition, Row]) -> None:
+        """Nothing moves any more: cells that were on their way out stay."""
+        for p, row in enumerate(self.pt.rows):
+            if any(s == _F for _, s in row):
+                new = tuple(Cell(n, _U if s == _F else s) for n, s in row)
+                rows[Partition(p)] = new if self.lead_in(new) == self.lead_in(row) else without_joining(new)
+
+    def drop(self, node: NodeId, rows: dict[Partition, Row]) -> None:
+        """Take the cells of *node* out of the table, where that is possible; then nothing is ordered of it either."""
+        for p in self.pt.partitions_of(node):
+            row = rows.get(p, self.pt.rows[p])
+            if self.may_drop(p, node):
+                kept = tuple(c for c in row if c.node != node)
+                rows[p] = without_joining(kept) if self.lead_in(row) == node else kept
+        orders, replicas = self.new_orders or (self.pt.orders, self.pt.replicas)
+        leaving = tuple(n for n in orders.leaving if n != node)
+        if leaving != orders.leaving:
+            self.new_orders = (orders._replace(leaving=leaving), replicas)
+        self.dropped(node)
 
     def demoted(self, partition: Partition, row: Row, node: NodeId) -> Row:
         """Return the row with the cell of *node* out of date, at the end; the same row if that is not possible.
 
-        The last UP_TO_DATE cell is never put out of date. Whatever was joining has lost its source when the lead is.
+        The last UP_TO_DATE cell is never put out of date; a FEEDING one, which has all that it has, stays in its place.
+        Whatever was joining has lost its source when the lead is.
         """
         state = dict(row).get(node)
         lead = self.lead_in(row)
+        if state == _U and not self.may_demote(row, state):
+            row = self.with_heir(row, node)
         if state is not None and self.may_demote(row, state):
             row = moved_to_end(row, node, _O)
         if node == lead:
             row = without_joining(row)
         return row
+
+    def with_heir(self, row: Row, node: NodeId) -> Row:
+        """Return the row with a FEEDING cell made UP_TO_DATE: *node*, the last one that is, will be put out of date."""
+        heir = next((n for n, s in row if s == _F and n != node and n in self.adopted), None)
+        return row if heir is None else replaced(row, heir, _U)
 
     def may_demote(self, row: Row, state: CellState) -> bool:
         """Whether a cell of that state, in that row, can be put out of date."""
@@ -143,8 +209,9 @@ class Tables(MasterBase):
         for p, row in rows.items():
             states = dict(old.rows[p])
             for node, state in row:
-                check_cell(states[node], state)
-        self.pt = old.changed(Version(self.epoch, Ptid(old.version.ptid + 1)), rows)
+                check_cell(states.get(node, _O), state)  # a new cell is out of date
+        orders, replicas = self.new_orders or (old.orders, old.replicas)
+        self.pt = old.changed(Version(self.epoch, Ptid(old.version.ptid + 1)), rows, replicas, orders)
         self.index_table()
         self.log(INFO, f"table {self.pt.version}: " + "; ".join(self.row_text(p) for p in sorted(rows)[:8]))
         self.pt_need = self.must_have_table(old, self.pt)
@@ -201,6 +268,7 @@ class Tables(MasterBase):
         for ttid in sorted(self.sealing):
             if ttid in self.sealing:
                 self.seal(ttid)
+        self.answer_orders()
         self.pump()
 
     def tell_table(self) -> None:

@@ -141,6 +141,22 @@ def no_pieces(oid: Oid) -> Iterator[bytes]:
     raise DataCorrupted(f"the value of {oid:#x} was copied without its pieces")
 
 
+class ApplyDoom(NamedTuple):
+    """These partitions are to be erased: their cells were dropped. `erase_step` does it, in slices.
+
+    Those in `back` are not to be erased any more: their cells have come back.
+    """
+
+    partitions: tuple[Partition, ...]
+    back: tuple[Partition, ...] = ()
+
+
+class ApplyTruncate(NamedTuple):
+    """Erase every revision, transaction and decision above *keep*, in all partitions."""
+
+    keep: Tid
+
+
 class ApplyCopy(NamedTuple):
     """Committed history from another cell. A transaction may come in several parts; what is there already stays.
 
@@ -189,6 +205,8 @@ Op = (
     | ApplyDrop
     | ApplyPack
     | ApplyCollect
+    | ApplyDoom
+    | ApplyTruncate
 )
 
 
@@ -208,6 +226,8 @@ class Kept(NamedTuple):
     pack_tid: Tid
     last_tid: Tid
     last_oid: Oid
+    doomed: tuple[Partition, ...] = ()
+    """Partitions to be erased, ascending."""
 
 
 class PackStep(NamedTuple):
@@ -299,6 +319,13 @@ class Backend(Reader, Protocol):
 
     def pack_step(self, partition: Partition, tid: Tid, limit: int) -> PackStep:
         """Pack one slice of a cell: about *limit* revisions looked at. On the applier's thread; resumable."""
+
+    def erase_step(self, partition: Partition, limit: int) -> bool:
+        """Erase one slice of a doomed cell, about *limit* revisions; return whether nothing is left to do.
+
+        Then it is doomed no more. Of a cell that is not doomed (it has come back) nothing is erased. On the applier's
+        thread; resumable.
+        """
 
     def range_reader(self) -> RangeReader:
         """Return a reader with a connection of its own."""

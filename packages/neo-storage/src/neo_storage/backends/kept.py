@@ -3,7 +3,7 @@
 from typing import cast
 
 from neo_common.errors import BackendError, DataCorrupted, NeoError
-from neo_common.ids import Epoch, NodeId, Oid, Session, Tid, Ttid
+from neo_common.ids import Epoch, NodeId, Oid, Partition, Session, Tid, Ttid
 from neo_common.model.keys import decode_update
 from neo_common.model.partition_table import EMPTY, PartitionTable
 from neo_common.wire.schema import Ceilings, Decision, Tombstone
@@ -53,7 +53,13 @@ def read_kept(db: Database) -> Kept:
         pack_tid=Tid(number("pack_tid")),
         last_tid=Tid(number("last_tid")),
         last_oid=Oid(number("last_oid")),
+        doomed=doomed_in(config),
     )
+
+
+def doomed_in(config: Config) -> tuple[Partition, ...]:
+    """Return the partitions that are to be erased."""
+    return unpack_parts(cast("bytes", config.get("doomed", b"")))
 
 
 def _table(packed: bytes | None) -> PartitionTable:

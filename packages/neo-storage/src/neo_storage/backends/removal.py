@@ -1,11 +1,14 @@
 """Taking revisions out, with their values, and with the transactions of which nothing is left."""
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from neo_common.ids import MAX_OID, Oid, Partition, Tid
 from neo_common.wire.schema import PIECE_BYTES, Compression
 from neo_storage.backends.base import PackStep
+from neo_storage.backends.codec import pack_parts
 from neo_storage.backends.database import Database, Row
+from neo_storage.backends.kept import doomed_in
 
 Found = tuple[int, int, int | None, int]
 """A revision to remove: oid, tid, first data id (None if absent), size."""
@@ -59,6 +62,21 @@ def pack_slice(db: Database, partition: Partition, tid: Tid, limit: int) -> Pack
     drop_revisions(db, partition, doomed)
     db.run_many(db.statements.set_pack, [(partition, tid, next_oid)])
     return PackStep(next_oid is None, len(doomed), sum(size for *_, size in doomed))
+
+
+def erase_slice(db: Database, partition: Partition, limit: int) -> bool:
+    """Erase about *limit* revisions of a doomed cell; return whether it is done. Its last slice ends its doom."""
+    doomed = doomed_in(db.config())
+    if partition not in doomed:
+        return True
+    rows = islice(db.scan(db.statements.pack_scan, 0, MAX_OID, partition), limit)
+    found = [(oid, tid, first, size) for oid, tid, _, first, size in rows]
+    drop_revisions(db, partition, found)
+    if len(found) == limit:
+        return False
+    db.run(db.statements.clear_trans, (partition, -1))  # what had no revisions here
+    db.set_config({"doomed": pack_parts([p for p in doomed if p != partition])})
+    return True
 
 
 def _doomed(revisions: list[Row], tid: Tid) -> list[Found]:

@@ -46,6 +46,7 @@ SELECT d.value FROM {o} JOIN data d ON d.id = o.data_id + ?4
         self.set_pack = d.replace(logical.PACK)
         self.obj_data_id = s(f'SELECT data_id FROM {o} WHERE "partition" = ?1 AND oid = ?2 AND tid = ?3')
         self.forget_decisions = s("DELETE FROM decisions WHERE tid <= ?1")
+        self.drop_decisions_above = s("DELETE FROM decisions WHERE tid > ?1")
         self.drop_tombstones = s("DELETE FROM tombstones")
 
         # ---- removals

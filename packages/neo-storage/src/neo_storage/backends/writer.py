@@ -21,17 +21,20 @@ from neo_storage.backends.base import (
     ApplyCommit,
     ApplyCopy,
     ApplyDecision,
+    ApplyDoom,
     ApplyDrop,
     ApplyEpoch,
     ApplyIdentity,
     ApplyPack,
     ApplyTable,
+    ApplyTruncate,
     Kept,
     Op,
 )
 from neo_storage.backends.codec import pack_parts
 from neo_storage.backends.copying import drop
 from neo_storage.backends.database import Database
+from neo_storage.backends.kept import doomed_in
 from neo_storage.backends.removal import collectable, drop_data, drop_revisions, pieces_of
 
 _DATA_BYTES = 8 * 2**20
@@ -132,6 +135,13 @@ class Writer:
             case ApplyCollect(tid, oids):
                 self._flush()
                 self._collect(tid, oids)
+            case ApplyDoom(partitions, back):
+                self._flush()
+                doomed = (set(doomed_in(self._db.config())) | set(partitions)) - set(back)
+                self._config.update(doomed=pack_parts(sorted(doomed)))
+            case ApplyTruncate(keep):
+                self._flush()
+                self._truncate(keep)
             case _:
                 assert_never(op)
 
@@ -204,6 +214,11 @@ class Writer:
         self._db.run(self._sql.clear_trans, (partition, keep))
         last = self._db.one(self._sql.last_tid)
         self.last_tid = Tid(last[0] or 0) if last else NO_TID
+
+    def _truncate(self, keep: Tid) -> None:
+        for partition in range(self._partitions):
+            self._clear(Partition(partition), keep)
+        self._db.run(self._sql.drop_decisions_above, (keep,))
 
     def _collect(self, tid: Tid, oids: Iterable[Oid]) -> None:
         assert self._partitions, "objects are collected in a cluster that has a table"

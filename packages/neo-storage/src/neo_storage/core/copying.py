@@ -155,6 +155,8 @@ class Copies:
             self._reached.clear()
         for p in [p for p in self.copies if not self._is_wanted(self.copies[p])]:
             del self.copies[p]
+        for p in [p for p in self._reached if ground.mine(p) is None]:
+            del self._reached[p]  # the cell was dropped, and is being erased
         if ground.serving:
             for p in ground.image.table.partitions_of(ground.me):
                 if ground.mine(p) == CellState.OUT_OF_DATE and p not in self.copies:
@@ -227,7 +229,7 @@ class Copies:
         """Ask a source how far it goes; return whether there is one."""
         ground = self._ground
         source = self.source_of(copy)
-        if source is None:
+        if source is None or not ground.image.is_back(copy.partition, ground.applied):
             copy.due = Seconds(ground.now + 0.5)
             return False
         copy.source = source

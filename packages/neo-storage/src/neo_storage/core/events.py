@@ -45,6 +45,12 @@ class Own(NamedTuple):
     transactions: tuple[Transaction, ...] = ()
 
 
+class Erased(NamedTuple):
+    """A dropped cell is erased, as `EraseCells` asked."""
+
+    partition: Partition
+
+
 class DiskUsage(NamedTuple):
     """Bytes used by database and log, bytes free on the tighter of their disks. Every few seconds."""
 
@@ -131,6 +137,12 @@ class PackCells(NamedTuple):
 
     order: int
     tid: Tid
+    partitions: tuple[Partition, ...]
+
+
+class EraseCells(NamedTuple):
+    """Erase these cells, that were dropped, at leisure; `Erased` for each when done."""
+
     partitions: tuple[Partition, ...]
 
 

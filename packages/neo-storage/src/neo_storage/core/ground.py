@@ -11,15 +11,24 @@ from neo_common.model.partition_table import PartitionTable
 from neo_common.states import CellState, Role, role_of
 from neo_common.wire.schema import INLINE_BYTES, PIECE_BYTES, CommitOk, Packet, Stale
 from neo_storage.backends.base import Op, Reader, Stored
-from neo_storage.core.events import Append, Apply, CopyIn, Exit, PackCells, ReadOwn, ReadRange
+from neo_storage.core.events import Append, Apply, CopyIn, EraseCells, Exit, PackCells, ReadOwn, ReadRange
 from neo_storage.core.image import Image, apply
-from neo_storage.core.log_records import LogAbort, LogEpoch, LogIdentity, LogRecord, LogSeal, LogTable, LogVote
+from neo_storage.core.log_records import (
+    LogAbort,
+    LogEpoch,
+    LogIdentity,
+    LogRecord,
+    LogSeal,
+    LogTable,
+    LogTruncate,
+    LogVote,
+)
 from neo_storage.core.overlay import Overlay
 from neo_storage.core.settings import StorageSettings
 
-Effect = Send | Disconnect | Log | Append | Apply | ReadRange | ReadOwn | CopyIn | PackCells | Exit
+Effect = Send | Disconnect | Log | Append | Apply | ReadRange | ReadOwn | CopyIn | PackCells | EraseCells | Exit
 Then = Callable[[], None]
-URGENT = (LogVote, LogAbort, LogSeal, LogTable, LogEpoch, LogIdentity)
+URGENT = (LogVote, LogAbort, LogSeal, LogTable, LogTruncate, LogEpoch, LogIdentity)
 """Records that somebody waits for. Commits and unvotes can wait for company: nobody's answer rests on them."""
 
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from neo_common.errors import DataCorrupted
 from neo_common.ids import MAX_TID, Oid, Partition, Tid, Ttid
-from neo_common.model.partition_table import EMPTY
+from neo_common.model.partition_table import EMPTY, PartitionTable, TableUpdate
 from neo_common.wire.schema import Ceilings, Decision, Mode, Record, Tombstone, VotedId, Write
 from neo_storage.backends.base import (
     ApplyAbort,
@@ -24,10 +24,12 @@ from neo_storage.backends.base import (
     ApplyCommit,
     ApplyCopy,
     ApplyDecision,
+    ApplyDoom,
     ApplyEpoch,
     ApplyIdentity,
     ApplyPack,
     ApplyTable,
+    ApplyTruncate,
     Kept,
     Op,
 )
@@ -48,11 +50,13 @@ from neo_storage.core.log_records import (
     LogSeal,
     LogStored,
     LogTable,
+    LogTruncate,
     LogUnvote,
     LogVote,
 )
 from neo_storage.core.tentative import Needed, Pieces, PiecesOf, Spool, Tentative, VotedRecord
 
+MAX_ATTEMPT: Final = 2**32 - 1
 TOMBSTONES_MAX: Final = 20_000
 """Tombstones kept in one reign: the oldest go first. One is needed while a Fwd or Sync may be on its way."""
 
@@ -78,6 +82,10 @@ class Image:
         self.pack_tid = kept.pack_tid
         self.last_tid = kept.last_tid
         self.last_oid = kept.last_oid
+        self.doomed: tuple[Partition, ...] = kept.doomed
+        """Partitions whose cell was dropped, and that are to be erased; ascending."""
+        self.back_at: dict[Partition, int] = {}
+        """At which log position a doomed cell was given back."""
         self.voted: dict[Ttid, dict[Partition, VotedRecord]] = {}
         self.writers: dict[Oid, dict[Ttid, VotedRecord]] = {}
         self.voted_bytes = 0
@@ -118,6 +126,17 @@ class Image:
         needs += [p for p in (self.tentative.first_position(), self._needed.first(durable)) if p is not None]
         return min(needs)
 
+    def is_back(self, partition: Partition, applied: int) -> bool:
+        """Return whether a cell that has come back is erased no more, the back end being at *applied*: then it copies.
+
+        A slice that is erased after a comparison would be missing for ever.
+        """
+        return self.back_at.get(partition, applied) <= applied
+
+    def erased(self, partition: Partition) -> None:
+        """Note that the back end has erased a doomed cell."""
+        self.doomed = tuple(p for p in self.doomed if p != partition)
+
     # ---- `apply` only
 
     def _decide(self, decision: Decision) -> None:
@@ -152,6 +171,14 @@ class Image:
             if not self.writers[write.oid]:
                 del self.writers[write.oid]
         return voted
+
+    def _leave(self, update: TableUpdate) -> None:
+        """Forget the votes of partitions of which this node has no cell in that whole table: others have them."""
+        if self.voted:
+            mine = {p for p, row in update.rows if any(node == self.node for node, _ in row)}
+            for ttid in sorted(self.voted):
+                for partition in sorted(self.voted[ttid].keys() - mine):
+                    self._drop(ttid, partition)
 
     def _seal(self, ttid: Ttid, attempt: int) -> None:
         parts = self.voted.get(ttid, {})
@@ -200,6 +227,13 @@ def undecided(image: Image, position: int, record: LogRecord) -> tuple[VotedReco
         case LogClear(partition):
             for ttid in sorted(image.voted):
                 image._drop(ttid, partition)
+        case LogTable(update):
+            image._leave(update)
+        case LogTruncate():
+            for ttid in sorted(image.voted):
+                image._settle(ttid, MAX_ATTEMPT, committed=False)
+            for ttid in image.tentative.ttids():
+                image.tentative.forget(ttid)
         case _:
             pass
     return ()
@@ -221,8 +255,13 @@ def apply(image: Image, position: int, record: LogRecord) -> tuple[Op, ...]:
             image.epoch = epoch
             return (ApplyEpoch(epoch),)
         case LogTable(update):
-            image.table = update.apply(EMPTY)
-            return (ApplyTable(image.table),)
+            return _take_table(image, update.apply(EMPTY))
+        case LogTruncate(update, keep):
+            image.decisions = {t: d for t, d in image.decisions.items() if d.tid <= keep}
+            image._lowest = min((d.tid for d in image.decisions.values()), default=MAX_TID)
+            image.last_tid = min(image.last_tid, keep)
+            # Before the table: what it dooms is still known by the number of its partitions.
+            return (ApplyTruncate(keep), *_take_table(image, update.apply(EMPTY)))
         case LogCeilings(ceilings):
             image.ceilings = Ceilings(max(image.ceilings.tid, ceilings.tid), max(image.ceilings.oid, ceilings.oid))
             return (ApplyCeilings(image.ceilings),)
@@ -254,6 +293,18 @@ def apply(image: Image, position: int, record: LogRecord) -> tuple[Op, ...]:
             return (ApplyCollect(tid, oids),)
         case _:
             return ()
+
+
+def _take_table(image: Image, table: PartitionTable) -> tuple[Op, ...]:
+    """Take a table: of cells that it has not any more the data is doomed, of those that it has again it is not."""
+    before, after = image.table.partitions_of(image.node), table.partitions_of(image.node)
+    image.table = table
+    dropped, back = sorted(set(before) - set(after)), sorted(set(image.doomed) & set(after))
+    if not dropped and not back:
+        return (ApplyTable(table),)
+    image.doomed = tuple(sorted((set(image.doomed) | set(dropped)) - set(back)))
+    image.back_at.update(dict.fromkeys(back, image.position))
+    return (ApplyTable(table), ApplyDoom(tuple(dropped), tuple(back)))
 
 
 def _commit(image: Image, record: LogCommit, committed: tuple[VotedRecord, ...]) -> tuple[Op, ...]:

@@ -147,6 +147,16 @@ class LogCollect(NamedTuple):
     oids: tuple[Oid, ...]
 
 
+class LogTruncate(NamedTuple):
+    """A table with which the cluster is cut: all votes are forgotten, and everything above *keep* is erased.
+
+    One record, so that a crash leaves both or none.
+    """
+
+    table: TableUpdate
+    keep: Tid
+
+
 LogRecord = (
     LogIdentity
     | LogEpoch
@@ -166,6 +176,7 @@ LogRecord = (
     | LogCollect
     | LogCopyPiece
     | LogReached
+    | LogTruncate
 )
 
 CODES: Final[dict[int, type]] = {
@@ -187,4 +198,5 @@ CODES: Final[dict[int, type]] = {
     16: LogCollect,
     40: LogCopyPiece,
     41: LogReached,
+    50: LogTruncate,
 }

@@ -34,7 +34,7 @@ from neo_storage.backends.base import Reader
 from neo_storage.core.ahead import Ahead
 from neo_storage.core.copying import Copies
 from neo_storage.core.decisions import Decisions
-from neo_storage.core.events import Applied, CopiedIn, DiskUsage, Named, Own, Packed
+from neo_storage.core.events import Applied, CopiedIn, DiskUsage, Erased, Named, Own, Packed
 from neo_storage.core.giving import Giving
 from neo_storage.core.ground import Effect, Ground, lead
 from neo_storage.core.image import Image
@@ -46,7 +46,7 @@ from neo_storage.core.tables import Tables
 from neo_storage.core.upkeep import Upkeep
 from neo_storage.core.votes import Votes
 
-Event = Named | Connected | Lost | Received | Durable | Applied | CopiedIn | Own | Packed | DiskUsage | Tick
+Event = Named | Connected | Lost | Received | Durable | Applied | CopiedIn | Own | Packed | Erased | DiskUsage | Tick
 
 NEEDS_TABLE: Final = (s.Fwd, s.FwdStore, s.FwdPiece, s.FwdUnvote, s.Sync, s.Pull, s.Compare)
 """Held back until the receiver has the sender's partition table."""
@@ -202,6 +202,7 @@ class StorageCore:
             "packets_held_back": {node_text(n): len(q) for n, q in sorted(self._held.items())},
             "copies": {str(p): f"{c.step.value}, {c!r}"[:1000] for p, c in sorted(self.copies.copies.items())},
             "joins": {str(p): f"{j.version} data={j.data} sync={j.sync}" for p, j in sorted(self.tables.joins.items())},
+            "erasing": list(image.doomed),
             "decisions": len(image.decisions),
             "tombstones": len(image.tombstones),
             "sessions_given_up": len(ground.gone),
@@ -240,6 +241,8 @@ class StorageCore:
                 self.tick()
             case Packed():
                 self.upkeep.on_packed(event)
+            case Erased():
+                self.upkeep.on_erased(event)
             case DiskUsage():
                 self.upkeep.on_disk(event)
             case Named(node):
@@ -267,6 +270,7 @@ class StorageCore:
             self._lost(self.ground.cut_off.pop(0))
         self.copies.end_event()
         self.ground.confirm_commits()
+        self.upkeep.erase()
         self.upkeep.stop_when_done()
 
     def _lost(self, peer: NodeId) -> None:

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from neo_common.ids import NO_TID, Oid, Partition, Tid
 from neo_common.wire.schema import PIECE_BYTES, Data, Write
-from neo_storage.backends.base import ApplyClear, ApplyCommit, Op, Stored
+from neo_storage.backends.base import ApplyClear, ApplyCommit, ApplyTruncate, Op, Stored
 from neo_storage.core.tentative import PiecesOf
 
 REVISION_BYTES: Final = 400
@@ -47,6 +47,14 @@ class Overlay:
                 for oid in [o for o, p in self._partition.items() if p == partition]:
                     self._objects.pop(oid)
                     del self._partition[oid]
+            case ApplyTruncate(keep):
+                for oid, revisions in list(self._objects.items()):
+                    kept = [r for r in revisions if r.tid <= keep]
+                    if kept:
+                        self._objects[oid] = kept
+                    else:
+                        del self._objects[oid]
+                        del self._partition[oid]
             case _:
                 pass
 

@@ -51,3 +51,7 @@ class StorageSettings:
     """Revisions per range whose digests are compared."""
     copy_timeout_s: float = 30.0
     """Without an answer of a source."""
+    domain: str = ""
+    """What fails together with this storage; empty: it stands alone. The primary is told."""
+    weight: int = 1
+    """Its share of the cells, beside those of the others."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from neo_common.ids import NO_TID, NodeId, Partition, Tid, Version
+from neo_common.ids import NO_TID, NO_VERSION, NodeId, Partition, Tid, Version
 from neo_common.model.partition_table import PartitionTable, whole
 from neo_common.states import CellState
 from neo_common.wire.schema import (
@@ -24,9 +24,21 @@ from neo_storage.core.ahead import Ahead, inline_bytes
 from neo_storage.core.copying import Copies
 from neo_storage.core.ground import Ground, cell_state, lead, written
 from neo_storage.core.locks import Locks
-from neo_storage.core.log_records import LogClear, LogCommit, LogCopy, LogReached, LogSeal, LogTable, LogUnvote, LogVote
+from neo_storage.core.log_records import (
+    LogClear,
+    LogCommit,
+    LogCopy,
+    LogReached,
+    LogSeal,
+    LogTable,
+    LogTruncate,
+    LogUnvote,
+    LogVote,
+)
 from neo_storage.core.reading import Reading
 from neo_storage.core.votes import Votes
+
+WARNING = 30
 
 
 @dataclass(slots=True)
@@ -70,7 +82,15 @@ class Tables:
     def write(self, table: PartitionTable, master: NodeId) -> None:
         """Log *table*, and say when it is durable."""
         ground = self._ground
-        ground.write(LogTable(whole(table)), lambda: ground.send(master, PtOk(table.version)))
+        record: LogTable | LogTruncate = LogTable(whole(table))
+        if self.is_cut(table):
+            ground.log(WARNING, f"truncated to {table.orders.cut:#x}, as an operator has ordered")
+            record = LogTruncate(whole(table), table.orders.cut)
+        ground.write(record, lambda: ground.send(master, PtOk(table.version)))
+
+    def is_cut(self, table: PartitionTable) -> bool:
+        """Return whether the cluster was truncated since the last table that this node has."""
+        return NO_VERSION < self._ground.image.table.version < table.orders.cut_at
 
     def changed(self, old: PartitionTable, last: Tid | None) -> None:
         """Do what the table, which was *old*, asks of this node. *last* None: no join begins."""
@@ -154,7 +174,7 @@ class Tables:
         state = self._ground.mine(partition)
         if state == CellState.JOINING:
             return partition not in self.joins or version < self.joins[partition].version
-        return state in (CellState.OUT_OF_DATE, CellState.CORRUPTED)
+        return state is None or state in (CellState.OUT_OF_DATE, CellState.CORRUPTED)
 
     def on_sync(self, peer: NodeId, m: Sync) -> None:
         """Agree with the lead, and say so when it is durable."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from neo_common.ids import NO_TID, NodeId, Seconds, Tid
+from neo_common.ids import NO_TID, NodeId, Partition, Seconds, Tid
 from neo_common.wire.schema import (
     CeilingsOk,
     Collect,
@@ -13,7 +13,7 @@ from neo_common.wire.schema import (
     Stop,
     StorageState,
 )
-from neo_storage.core.events import DiskUsage, Exit, PackCells, Packed
+from neo_storage.core.events import DiskUsage, EraseCells, Erased, Exit, PackCells, Packed
 from neo_storage.core.ground import Ground
 from neo_storage.core.log_records import LogCeilings, LogCollect, LogPack
 from neo_storage.core.votes import Votes
@@ -40,6 +40,10 @@ class Upkeep:
         self._disk = DiskUsage(0, 0)
         self._told: tuple[bool, Seconds] | None = None
         self._stopping: str | None = None
+        self._erasing: tuple[Partition, ...] = ()
+        """The doomed cells that were ordered to be erased."""
+        self._erase_orders: dict[Partition, int] = {}
+        """Orders without an answer, by partition: it may have come back and been dropped again."""
 
     # ---- ceilings
 
@@ -89,6 +93,28 @@ class Upkeep:
                 self._ground.master, PackProgress(run.order, run.done, run.total, run.revisions, run.bytes)
             )
 
+    # ---- dropped cells
+
+    def erase(self) -> None:
+        """Have dropped cells erased. Not before the back end knows that they are doomed."""
+        doomed = self._ground.image.doomed
+        if doomed != self._erasing:
+            new = tuple(p for p in doomed if p not in self._erasing)
+            self._erasing = doomed
+            if new:
+                for p in new:
+                    self._erase_orders[p] = self._erase_orders.get(p, 0) + 1
+                self._ground.when_applied(lambda: self._ground.order(EraseCells(new)))
+
+    def on_erased(self, event: Erased) -> None:
+        """A cell is erased, or had come back. If it was doomed again since, another event follows."""
+        p = event.partition
+        self._erase_orders[p] -= 1
+        if not self._erase_orders[p]:
+            del self._erase_orders[p]
+            self._ground.image.erased(p)
+            self._erasing = tuple(q for q in self._erasing if q != p)
+
     # ---- garbage
 
     def on_collect(self, master: NodeId, m: Collect) -> None:
@@ -133,7 +159,9 @@ class Upkeep:
                 return
         self._told = (accepts, ground.now)
         reason = "" if accepts else f"{self._disk.free} bytes are free, {ground.settings.disk_reserve_bytes} are kept"
-        ground.send(ground.master, StorageState(accepts, reason, self._disk.used, self._disk.free))
+        settings, disk = ground.settings, self._disk
+        state = StorageState(accepts, reason, disk.used, disk.free, settings.domain, settings.weight)
+        ground.send(ground.master, state)
 
     # ---- stopping
 

@@ -19,7 +19,7 @@ from neo_storage.backends import logical
 from neo_storage.backends.base import Kept, Op, PackStep, RangeReader, Stored
 from neo_storage.backends.kept import check_format, read_kept
 from neo_storage.backends.range_reader import DatabaseReader, stored
-from neo_storage.backends.removal import pack_slice
+from neo_storage.backends.removal import erase_slice, pack_slice
 from neo_storage.backends.sqlite import schema
 from neo_storage.backends.sqlite.connection import SqliteDatabase, check_setting, connect, translate, translated
 from neo_storage.backends.sqlite.queries import QUERIES
@@ -191,6 +191,11 @@ class SqliteBackend:
         """Pack one slice of a cell: about *limit* revisions looked at. On the applier's thread; resumable."""
         with self._db.transaction("pack"):
             return pack_slice(self._db, partition, tid, limit)
+
+    def erase_step(self, partition: Partition, limit: int) -> bool:
+        """Erase one slice of a doomed cell; return whether nothing is left to do. On the applier's thread."""
+        with self._db.transaction("erase"):
+            return erase_slice(self._db, partition, limit)
 
     def checkpoint(self) -> int:
         """Make what was applied durable; return the log position up to which it is. On the applier's thread.
