@@ -108,6 +108,19 @@ def test_fast_disk_is_flushed_in_the_hub(rig: Rig) -> None:
     assert rig.durable == [0], "at once, without a thread"
 
 
+def test_disk_that_is_a_little_slow_is_flushed_in_the_hub_while_nobody_reads(rig: Rig) -> None:
+    rig.flusher.mean_s = 0.005
+    rig.append(1, urgent=True)
+    rig.flusher.flush()
+    assert rig.durable == [0], "at once, without a thread"
+    rig.flusher.mean_s = 0.005
+    rig.flusher.asked()
+    rig.append(1, urgent=True)
+    rig.flusher.flush()
+    assert rig.durable == [0], "a thread does it: whoever reads need not wait"
+    rig.wait(lambda: rig.durable[-1] == 1)
+
+
 def test_failure_on_the_thread_is_told(rig: Rig) -> None:
     rig.flusher.mean_s = 1.0
     rig.files.failing.add("sync")

@@ -159,7 +159,9 @@ class Spin:
         until = monotonic() + SPIN_S
         while not (fds := poller.poll(0)) and monotonic() < until:
             _give_way()
-        self._luck += (bool(fds) - self._luck) * 0.05
+        # Late: others want this processor, and had it for ms. Who sleeps is woken in time, who gives way is not.
+        helped = bool(fds) and monotonic() < until
+        self._luck += (helped - self._luck) * 0.05
         return fds
 
 

@@ -2,7 +2,8 @@
 
 One flush covers all that a loop iteration has appended: what all connections brought. It runs in the hub while the
 disk answers within a millisecond: a hand-off to a thread and back costs as much as the flush. When the moving average
-says that the disk is slow, a native thread does it, and loads go on meanwhile.
+says that the disk is slow, and somebody reads, a native thread does it, and loads go on meanwhile. Without readers the
+hub waits for a slow disk too: on a busy machine each hand-off may cost ms, twice, and nobody gains by it.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from neo_storage.native import Worker
 from neo_storage.vote_log import FlushJob, SpareJob, VoteLog
 
 _SLOW_S: Final = 1e-3
+_VERY_SLOW_S: Final = 10e-3
+"""The hub is never kept waiting for so long."""
 _WEIGHT: Final = 0.1
 """Of the last flush, in the moving average."""
 
@@ -45,6 +48,8 @@ class Flusher:
         self._is_timed = False
         self._is_scheduled = False
         self._is_running = False
+        self._is_read = False
+        """Somebody has asked something since the last flush began."""
         self._flushed = log.end
         self.mean_s = 0.0
         """Moving average of what a flush takes, in seconds."""
@@ -60,6 +65,10 @@ class Flusher:
             self._is_timed = True
             self._timer.start(self._timed)
 
+    def asked(self) -> None:
+        """Note that somebody reads, and would have to wait for a flush in the hub."""
+        self._is_read = True
+
     def flush(self) -> None:
         """Flush what was appended, unless a flush is under way: then another one follows it."""
         self._is_scheduled = False
@@ -67,7 +76,9 @@ class Flusher:
             return
         job = self._log.flush_job()
         self.count += 1
-        if self.mean_s < _SLOW_S:
+        limit_s = _SLOW_S if self._is_read else _VERY_SLOW_S
+        self._is_read = False
+        if self.mean_s < limit_s:
             began = perf_counter()
             try:
                 job.run()

@@ -20,7 +20,7 @@ from neo_common.runtime.limits import shell_limits_of
 from neo_common.runtime.shell import DEFAULT_SHELL_LIMITS, EXIT_CRASH, EXIT_OK, Shell, ShellLimits
 from neo_common.states import Role, role_of
 from neo_common.wire.schema import PROTOCOL_VERSION, Hello, HelloOk, NodeInfo, Nodes, Packet, PullNo, RefusalCode
-from neo_common.wire.session import Notified, SessionEvent
+from neo_common.wire.session import Asked, Notified, SessionEvent
 from neo_storage.applier import Applier, ApplierSettings
 from neo_storage.backends.base import Backend
 from neo_storage.core.events import (
@@ -322,6 +322,9 @@ class StorageShell(Shell):
         if type(event) is Notified and type(event.packet) is Nodes:
             self._learn(event.packet.nodes)
         super().connection_event(connection, event)
+        if type(event) is Asked:
+            self._flusher.asked()
+            return  # a question changes nothing
         core = self.core
         state = (core.serving, core.image.table, core.me, core.image.cluster_id)
         if state != self._state:

@@ -1,7 +1,7 @@
 """One socket around one session.
 
 A reader greenlet takes bytes and hands each event to the owner, inline: no queue, no other greenlet. Output is written
-once per iteration of the loop, without blocking; what the kernel does not take waits for a writable socket. Memory is
+once per iteration of the loop, or when all that one receive has brought is handled, without blocking; what the kernel does not take waits for a writable socket. Memory is
 bounded: above a high mark the side that was dialled stops reading (who asks cannot ask more), above the hard bound, or
 when the peer takes nothing for long, the connection is cut. The side that dialled never stops reading, so that two full
 sides cannot wait for each other.
@@ -130,6 +130,7 @@ class Connection:
         self._unsent: deque[bytes | memoryview] = deque()
         self._unsent_bytes = 0
         self._scheduled = False
+        self._is_handling = False
         self._writing = False
         self._full = False
         self._closed_here = False
@@ -146,7 +147,6 @@ class Connection:
         if self._is_tcp:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         loop = get_hub().loop
-        self._run_callback = loop.run_callback
         self._read_watcher = loop.io(sock.fileno(), _READ)
         self._write_watcher = loop.io(sock.fileno(), _WRITE)
         self._reader: gevent.Greenlet | None = None
@@ -289,15 +289,33 @@ class Connection:
             size = _RECV_LARGE if len(data) == size else _RECV_SMALL
             if self._channel is not None:
                 data = self._unwrap(self._channel, data)
-            batch = self._batch
-            batch.extend(session.receive(data, clock.monotonic()))
-            while batch:
-                self._handle(batch.popleft())
-                # One receive may bring thousands of small questions with large answers. (After the end nothing is
-                # answered any more: there is nothing to wait for.)
-                if not self._may_read.is_set() and session.error is None:
-                    self._may_read.wait()
-            self._output()
+            self._batch.extend(session.receive(data, clock.monotonic()))
+            self._take_batch()
+
+    def _take_batch(self) -> None:
+        """Handle what one receive has brought, then write.
+
+        Answers to the peer itself leave at once, without a turn of the loop. If something was said to others they leave
+        after it, as a client that sees the answer to its commit may ask another node at once.
+        """
+        batch, session, greenlets = self._batch, self.session, self._greenlets
+        scheduled = greenlets.callback_count
+        self._is_handling = True
+        while batch:
+            self._handle(batch.popleft())
+            # One receive may bring thousands of small questions with large answers. (After the end nothing is
+            # answered any more: there is nothing to wait for.)
+            if not self._may_read.is_set() and session.error is None:
+                self._is_handling = False
+                self._output()
+                self._may_read.wait()
+                self._is_handling = True
+        self._is_handling = False
+        if session.output_bytes and not self._scheduled:
+            if greenlets.callback_count == scheduled:
+                self._flush()
+            else:
+                self._flush_soon()
 
     def _unwrap(self, channel: Channel, data: bytes) -> bytes:
         """Return what the session is given of *data*; nothing during the handshake of TLS, and after its failure."""
@@ -341,7 +359,7 @@ class Connection:
         queued = self.session.output_bytes
         if not queued:
             return
-        if not self._scheduled:
+        if not (self._scheduled or self._is_handling):
             self._flush_soon()
         if queued + self._unsent_bytes > self._high:
             self._push_back()
@@ -362,7 +380,7 @@ class Connection:
 
     def _flush_soon(self) -> None:
         self._scheduled = True
-        self._run_callback(self._greenlets.guarded, self._name, self._flush_scheduled)
+        self._greenlets.callback(self._name, self._flush_scheduled)
 
     def _flush_scheduled(self) -> None:
         self._scheduled = False

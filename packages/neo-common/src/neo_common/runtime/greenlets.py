@@ -21,6 +21,9 @@ class Greenlets:
         self._alive: set[gevent.Greenlet] = set()
         self.crash: str | None = None
         """What crashed first."""
+        self.callback_count = 0
+        """How often `callback` was called."""
+        self._run_callback = get_hub().loop.run_callback
 
     def __len__(self) -> int:
         return len(self._alive)
@@ -36,6 +39,11 @@ class Greenlets:
     def soon(self, name: str, function: Callable[..., object], *args: object) -> None:
         """Call *function* once, later in this iteration of the loop, in a greenlet of its own."""
         gevent.spawn_raw(self.guarded, name, function, *args)
+
+    def callback(self, name: str, function: Callable[[], object]) -> None:
+        """Call *function* once, later in this iteration of the loop, in the hub: it must not switch."""
+        self.callback_count += 1
+        self._run_callback(self.guarded, name, function)
 
     def thread_door(self) -> Callable[..., None]:
         """Return what native threads may call as `door(function, *args)` to have it called here, as by `soon`."""
