@@ -163,6 +163,7 @@ class StorageShell(Shell):
             case EraseCells():
                 self._applier.erase(effect)
             case Exit(status, reason):
+                self.performed()  # what was appended before it is flushed with the rest
                 self._finish(status, reason)
             case _:
                 super().perform(effect)

@@ -1,10 +1,10 @@
 """One socket around one session.
 
 A reader greenlet takes bytes and hands each event to the owner, inline: no queue, no other greenlet. Output is written
-once per iteration of the loop, or when all that one receive has brought is handled, without blocking; what the kernel does not take waits for a writable socket. Memory is
-bounded: above a high mark the side that was dialled stops reading (who asks cannot ask more), above the hard bound, or
-when the peer takes nothing for long, the connection is cut. The side that dialled never stops reading, so that two full
-sides cannot wait for each other.
+once per iteration of the loop, or when all that one receive has brought is handled, without blocking; what the kernel
+does not take waits for a writable socket. Memory is bounded: above a high mark the side that was dialled stops reading
+(who asks cannot ask more), above the hard bound, or when the peer takes nothing for long, the connection is cut. The
+side that dialled never stops reading, so that two full sides cannot wait for each other.
 """
 
 import socket
