@@ -63,6 +63,18 @@ def test_paths_are_relative_to_the_file_and_those_of_a_storage_to_its_directory(
     assert config.supervisor.directory == str(folder / "run")
 
 
+def test_a_node_may_listen_elsewhere_than_where_it_is_dialled(small: Path) -> None:
+    small.write_text(SMALL + "  s3: {address: 127.0.0.1:10023, listen: 127.0.0.2:10023}\n")
+    config = load(small)
+    assert config.storages["s3"].listens_at == "127.0.0.2:10023"
+    assert config.storages["s1"].listens_at == config.storages["s1"].address
+    _, problem = problems(small, SMALL + "  s3: {address: 127.0.0.1:10023, listen: everywhere}\n")
+    assert "storages.s3.listen" in problem
+    assert "write host:port" in problem
+    (problem,) = problems(small, SMALL + "  s3: {address: 127.0.0.1:10023, listen: 0.0.0.0:10023}\n")
+    assert "storages.s3.listen: 0.0.0.0:10023 is open to other machines" in problem
+
+
 @pytest.mark.parametrize("name", ["neo.yaml", "one-machine.yaml", "three-machines.yaml"])
 def test_the_examples_load(name: str) -> None:
     assert load(CONFIG / name).masters

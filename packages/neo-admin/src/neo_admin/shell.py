@@ -40,7 +40,7 @@ class AdminShell(Shell):
     def __init__(self, config: Config, name: str, credentials: Credentials = NO_CREDENTIALS) -> None:
         me = config.admin(name)
         us = admin_hello(config.cluster.name, name)._replace(node=me.node, address=me.address)
-        super().__init__(AdminCore(), us, [me.address], shell_limits_of(config), credentials=credentials)
+        super().__init__(AdminCore(), us, [me.listens_at], shell_limits_of(config), credentials=credentials)
         self._config = config
 
     def started(self) -> None:

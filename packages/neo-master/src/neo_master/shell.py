@@ -66,7 +66,7 @@ class MasterShell(Shell):
             NO_EPOCH,
             me.address,
         )
-        super().__init__(core, us, [me.address], shell_limits_of(config), rng, credentials=credentials)
+        super().__init__(core, us, [me.listens_at], shell_limits_of(config), rng, credentials=credentials)
 
     def started(self) -> None:
         """Dial the masters that it is ours to dial."""

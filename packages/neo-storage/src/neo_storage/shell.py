@@ -429,7 +429,7 @@ def make_shell(
         return StorageShell(
             core,
             us,
-            str(storage.address),
+            storage.listens_at,
             tuple(map(str, config.master_addresses)),
             backend,
             vote_log,

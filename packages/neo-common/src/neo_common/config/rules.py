@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from typing import Final, NamedTuple
 
 from neo_common.config.sections import Config
-from neo_common.config.values import format_seconds
+from neo_common.config.values import format_seconds, parse_address
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 NODE_NAME_RULE: Final = "letters, digits, - and _, a letter first"
@@ -42,6 +42,7 @@ def broken_rules(config: Config) -> Iterator[Broken]:
         )
     yield from _distinct(config)
     yield from _security(config)
+    yield from _listening(config)
     yield from _times(config)
     if config.limits.transaction_bytes < config.limits.object_bytes:
         yield Broken("limits.transaction", "is below limits.object: raise it, a transaction must take one object")
@@ -61,10 +62,11 @@ def _security(config: Config) -> Iterator[Broken]:
     if security.insecure or security.is_protected:
         return
     keys = {
-        f"{section}.{name}.address": node.address
+        f"{section}.{name}.{key}": address
         for section in ("masters", "storages", "admins")
         for name, node in getattr(config, section).items()
-        if not is_of_this_machine(node.address)
+        for key, address in (("address", node.address), ("listen", node.listen))
+        if address and not is_of_this_machine(address)
     }
     for key, address in list(keys.items())[:1]:
         others = f", as {len(keys) - 1} more are" if len(keys) > 1 else ""
@@ -117,6 +119,17 @@ def _distinct(config: Config) -> Iterator[Broken]:
             for key in keys[1:]:
                 said = value[1] if isinstance(value, tuple) else value
                 yield Broken(key, f"has the same {of} as {keys[0]} ({said}): {remedy}")
+
+
+def _listening(config: Config) -> Iterator[Broken]:
+    """Where a node listens is an address, or left out."""
+    for section in ("masters", "storages", "admins"):
+        for name, node in getattr(config, section).items():
+            if node.listen:
+                try:
+                    parse_address(node.listen)
+                except ValueError as error:
+                    yield Broken(f"{section}.{name}.listen", f"{node.listen!r} {error}, or leave it out")
 
 
 def _times(config: Config) -> Iterator[Broken]:

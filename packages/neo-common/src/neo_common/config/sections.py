@@ -50,10 +50,18 @@ class Node:
     name: str = field(metadata={"is_key": False})
     """The key under which the node stands in the file."""
     address: Annotated[Address, About("where it listens and others dial it: host:port, [v6]:port or unix:/path")]
+    listen: Annotated[
+        str, About("where it listens, if that is not where others dial it: in a container, behind a proxy")
+    ] = ""
     number: Annotated[
         int, About("its number among the nodes of its kind; 0: the digits that end its name", 0, 2**24 - 1)
     ] = 0
     host: Annotated[str, About("label of the machine that it runs on; `neoadmin supervisor --host` selects by it")] = ""
+
+    @property
+    def listens_at(self) -> str:
+        """Where it binds its socket."""
+        return self.listen or self.address
 
     @property
     def node(self) -> NodeId:
