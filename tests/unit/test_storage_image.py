@@ -3,11 +3,11 @@
 import pytest
 
 from neo_common.errors import DataCorrupted
-from neo_common.ids import NO_TID, Epoch, NodeId, Ptid, Tid, Version
+from neo_common.ids import NO_TID, Epoch, NodeId, Oid, Ptid, Tid, Version
 from neo_common.model.orders import NO_ORDERS, Orders
 from neo_common.model.partition_table import Cell, PartitionTable, whole
 from neo_common.states import CellState
-from neo_common.wire.schema import Decision, Mode, Record, Tombstone
+from neo_common.wire.schema import Decision, Mode, ReadCheck, Record, Tombstone
 from neo_storage.backends.base import ApplyCommit, ApplyDoom, ApplyTable, ApplyTruncate, Kept
 from neo_storage.core import image as images
 from neo_storage.core.image import Image, apply, replay
@@ -69,6 +69,23 @@ def test_commit_takes_all_partitions_of_its_attempt() -> None:
     assert [p for p, _ in op.partitions] == [P0, P1]
     assert not image.voted
     assert not image.writers
+
+
+@pytest.mark.parametrize("read", [0, 1])
+def test_what_was_only_read_leaves_the_same_history_on_every_copy(read: int) -> None:
+    """One node holds both partitions, the other only the one that was read."""
+    reads = (ReadCheck(Oid(read), T1),)
+    votes = [LogVote(record(p)._replace(writes=(), reads=reads) if p == read else record(p)) for p in (0, 1)]
+    histories = []
+    for held in (votes, [votes[read]]):
+        image = Image(MemoryBackend().open(), MemorySpool())
+        for position, vote in enumerate(held):
+            apply(image, position, vote)
+        (op,) = apply(image, len(held), commit(tid=T2))
+        assert isinstance(op, ApplyCommit)
+        histories.append([part for part in op.partitions if part[0] == (P0, P1)[read]])
+    assert histories[0] == histories[1]
+    assert bool(histories[0]) == (read == 0), "the first partition of a transaction always has it"
 
 
 def test_commit_forgets_votes_of_other_attempts_without_their_data() -> None:

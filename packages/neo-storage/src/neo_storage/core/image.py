@@ -319,7 +319,6 @@ def _commit(image: Image, record: LogCommit, committed: tuple[VotedRecord, ...])
     image.last_tid = max(image.last_tid, record.tid)
     chunks: dict[Oid, Pieces] = {}
     partitions: list[tuple[Partition, tuple[Write, ...]]] = []
-    only_reads = all(v.record.reads and not v.record.writes for v in committed)
     for voted in committed:
         r = voted.record
         if not voted.whole:
@@ -330,7 +329,9 @@ def _commit(image: Image, record: LogCommit, committed: tuple[VotedRecord, ...])
             image.last_oid = max(image.last_oid, write.oid)
             if write.oid in voted.pieces:
                 chunks[write.oid] = voted.pieces
-        if r.writes or not r.reads or only_reads:  # a partition that was only read has no part in the history
+        # A partition that was only read has no part in the history, but for the first one: a transaction of reads alone
+        # is in the history too. Each copy of a partition must come to the same, whatever else its node holds.
+        if r.writes or not r.reads or r.partition == min(parts):
             partitions.append((r.partition, r.writes))
     image._needed.note(image.position, min(v.position for v in committed))
     return (
