@@ -1,5 +1,6 @@
 # make check   style, types, import contracts, unit + property + simulation tests    under two minutes
 # make test    all of it, with real daemons and ZODB's own suites
+# make soak    hours: simulation and nemesis with seeds that nobody has seen, ZODB's suites while storages are killed
 # make demo    a cluster, and a real job on it (FS=path/to/Data.fs to bring your own data)
 # make bench   figures, beside ZEO's
 # Each makes its own virtual environment in .venv and keeps it up to date.
@@ -13,12 +14,16 @@ COMPILED := $(wildcard packages/neo-common/src/neo_common/*/*.pyx packages/neo-c
             packages/neo-common/src/neo_common/wire/schema.py
 FAST := $(wildcard tests/unit tests/property tests/simulation tests/transcripts) packages
 
-.PHONY: check test demo bench venv lint fast clean
+.PHONY: check test soak demo bench venv lint fast clean
 
 check: lint fast
 
 test: check
 	$(BIN)/pytest --no-skips -q -m slow -n $(JOBS) --dist loadgroup
+
+soak: venv
+	$(BIN)/pytest -q -rA -m soak tests/nemesis tests/zodb
+	$(BIN)/pytest -q -m soak tests/simulation
 
 lint: venv
 	$(BIN)/ruff check .

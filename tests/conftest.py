@@ -14,7 +14,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="fail when a test was skipped")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the mark of what takes hours."""
+    config.addinivalue_line("markers", "soak: an hour or more; run by `make soak` or `pytest -m soak`, else left out")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark as slow what needs real daemons: `make check` leaves it out, `make test` runs it.
 
     Two processes run these (`--dist loadgroup`). The tests of one file of `integration` share its clusters, and so a
@@ -23,12 +28,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         parts = Path(item.nodeid.partition("::")[0]).parts
-        if {"integration", "zodb"} & set(parts):
+        if {"integration", "nemesis", "zodb"} & set(parts):
             item.add_marker(pytest.mark.slow)
         if "integration" in parts:
             item.add_marker(pytest.mark.xdist_group(parts[-1]))
-        elif "zodb" in parts and any(word in item.name for word in _CROWDED):
+        elif "nemesis" in parts or ("zodb" in parts and any(word in item.name for word in _CROWDED)):
             item.add_marker(pytest.mark.xdist_group("crowds"))
+    if "soak" not in config.option.markexpr:
+        long = [item for item in items if item.get_closest_marker("soak")]
+        if long:
+            config.hook.pytest_deselected(items=long)
+            items[:] = [item for item in items if item not in long]
 
 
 def pytest_report_header() -> str:

@@ -6,7 +6,7 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,8 @@ class Shape(NamedTuple):
 
     storages: int
     replicas: int
+    name: str = ""
+    """Tells apart what is not a matter of numbers."""
 
 
 ONE = Shape(1, 0)
@@ -50,11 +52,17 @@ class QuickCluster(Cluster):
         )
         text = self.config.read_text().replace("segment: 4MB", "segment: 1MB")
         self.config.write_text(text)
-        self.daemons: list[Daemon] = []
-        for name in self.names:
-            program = "neomaster" if name in self.masters else "neostorage"
-            arguments = ["--config", str(self.config), "--name", name]
-            self.daemons.append(zygote.start(program, arguments, self.path, self.path / f"{name}.log"))
+        self._zygote = zygote
+        self.daemons: list[Daemon] = [self.start_daemon(name) for name in self.names]
+
+    def start_daemon(self, name: str) -> Daemon:
+        """Start a daemon."""
+        program = "neomaster" if name in self.masters else "neostorage"
+        arguments = ["--config", str(self.config), "--name", name]
+        return self._zygote.start(program, arguments, self.path, self.path / f"{name}.log")
+
+    def taken(self) -> None:
+        """A test begins with it."""
 
     def end(self) -> str:
         """Kill the daemons, remove the files; return what is wrong: daemons that had ended, errors in their logs."""
@@ -77,8 +85,9 @@ class Pool:
     _zygote: Zygote | None = None
     _lock = threading.Lock()
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, make: Callable[[Shape, Zygote], QuickCluster] = QuickCluster) -> None:
         self.shape = shape
+        self._make = make
         self._spare: queue.SimpleQueue[QuickCluster] = queue.SimpleQueue()
         self._begun = False
 
@@ -89,10 +98,11 @@ class Pool:
             self._prepare()
         cluster = self._spare.get()
         self._prepare()
+        cluster.taken()
         return cluster
 
     def _prepare(self) -> None:
-        self._spare.put(QuickCluster(self.shape, self._parent()))
+        self._spare.put(self._make(self.shape, self._parent()))
 
     @classmethod
     def _parent(cls) -> Zygote:

@@ -8,9 +8,11 @@ import ctypes
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,12 +30,14 @@ class Zygote:
         )
         self._ask({})  # its imports are done when it answers
 
-    def start(self, program: str, arguments: Sequence[str], directory: Path, log: Path) -> "Daemon":
-        """Start `neomaster` or `neostorage`."""
-        answer = self._ask(
-            {"program": program, "arguments": list(arguments), "directory": str(directory), "log": str(log)}
-        )
-        return Daemon(self, answer["pid"])
+    def start(
+        self, program: str, arguments: Sequence[str], directory: Path, log: Path, clock: Path | None = None
+    ) -> "Daemon":
+        """Start `neomaster` or `neostorage`. *clock*: a file with the offset of its wall clock, seconds as a double."""
+        request = {"program": program, "arguments": list(arguments), "directory": str(directory), "log": str(log)}
+        if clock is not None:
+            request["clock"] = str(clock)
+        return Daemon(self, self._ask(request)["pid"])
 
     def poll(self, pid: int) -> int | None:
         """Return the exit status of a daemon, None while it runs; as `Popen.poll`."""
@@ -77,6 +81,35 @@ class Daemon:
         if self.poll() is None:
             os.kill(self.pid, number)
 
+    def kill(self) -> None:
+        """kill -9."""
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def wait(self, timeout_s: float) -> int:
+        """Wait for its end; return its exit status. Raises: subprocess.TimeoutExpired."""
+        deadline = time.monotonic() + timeout_s
+        while (status := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout_s)
+            time.sleep(0.005)
+        return status
+
+
+def _set_clock_by(path: Path) -> None:
+    """Let the wall clock of this process, and only that, be off by what *path* says at each moment."""
+    from neo_common.ids import Instant, Seconds  # noqa: PLC0415
+    from neo_common.runtime.clock import Clock  # noqa: PLC0415
+
+    def now(self: Clock) -> Instant:
+        (offset,) = struct.unpack("d", path.read_bytes())
+        return Instant(self.monotonic(), Seconds(time.time() + offset))
+
+    Clock.now = now  # type: ignore[method-assign]
+
 
 def _serve() -> None:
     # The programs patch the standard library when they are imported. What is used here must start no hub: it would not
@@ -113,6 +146,8 @@ def _serve() -> None:
                 log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
                 for target, source in ((0, null), (1, log), (2, log)):
                     os.dup2(source, target)
+                if "clock" in request:
+                    _set_clock_by(Path(request["clock"]))
                 status = 1
                 try:
                     status = programs[request["program"]](request["arguments"])
