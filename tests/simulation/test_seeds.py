@@ -11,7 +11,6 @@ import pytest
 from neo_common.core import Send
 from neo_common.wire.schema import Finished
 from support.application import Spec, Step
-from support.checkers import Violation
 from support.simulation import Scenario, Simulation
 from support.soak import attempt
 from support.world import Process
@@ -33,12 +32,6 @@ def test_what_once_failed_does_not(scenario: str, seed: int, fault_count: int) -
     assert error is None
 
 
-@pytest.mark.xfail(
-    raises=Violation,
-    strict=True,
-    reason="a decision is forgotten once its client is given up; when that client comes back in a later reign, with "
-    "Finish under way, nobody knows any more that it was committed, and it is told ABORTED (docs/testing.md)",
-)
 def test_a_client_that_comes_back_in_a_later_reign_is_told_the_truth() -> None:
     """Finished is lost, the client is away for longer than its grace, others commit, the primary restarts."""
     write = Spec(writes=(1,))

@@ -40,7 +40,21 @@ A1 = node_id(Role.ADMIN, 1)
 WALL = 1_800_000_000.0
 OUT = CellState.OUT_OF_DATE
 ALL_ANSWERS = frozenset(
-    (s.Fence, s.Start, s.Adopt, s.SetPT, s.Commit, s.Seal, s.SAbort, s.Gone, s.Renew, s.SetCeilings, s.Pack, s.Collect)
+    (
+        s.Fence,
+        s.Start,
+        s.Adopt,
+        s.SetPT,
+        s.Commit,
+        s.Seal,
+        s.SAbort,
+        s.Gone,
+        s.Renew,
+        s.SetCeilings,
+        s.Pack,
+        s.Collect,
+        s.AskFate,
+    )
 )
 _P = TypeVar("_P")
 
@@ -57,6 +71,8 @@ class FakeStorage:
         self.node, self.name = node, name
         self.epoch: Epoch = NO_EPOCH
         self.cluster_id = bytes(16)
+        self.history: dict[Ttid, Tid] = {}
+        """What was committed, and forgotten as a decision."""
         self.table: PartitionTable = EMPTY
         self.voted: list[s.RecordHead] = []
         self.decisions: list[s.Decision] = []
@@ -116,6 +132,8 @@ class FakeStorage:
                 told = [s.AbortOk(ttid, attempt)]
             case s.Gone(session):
                 told = [self.voted_by(session)]
+            case s.AskFate(ttid, parts, _):
+                told = [s.ToldFate(ttid, parts, self.history.get(ttid, NO_TID))]
             case s.Renew(epoch, number):
                 told = [s.Renewed(epoch, number)]
             case s.SetCeilings(ceilings):

@@ -13,7 +13,7 @@ from collections import deque
 from neo_common.core import Durable
 from neo_common.ids import NO_NODE, Epoch, NodeId, Partition
 from neo_common.states import Role
-from neo_common.wire.schema import Compare, Pull
+from neo_common.wire.schema import AskFate, Compare, Pull
 from neo_storage.backends.base import Op
 from neo_storage.core import image as images
 from neo_storage.core.events import (
@@ -35,7 +35,7 @@ from neo_storage.core.log_records import LogRecord
 from neo_storage.core.node import StorageCore
 from neo_storage.core.settings import StorageSettings
 from neo_storage.core.tentative import MemorySpool
-from neo_storage.ranges import compare, own, pull
+from neo_storage.ranges import compare, look_for, own, pull
 from support.checkers import Committed
 from support.memory_backend import MemoryBackend, State
 from support.seeking import Seeker
@@ -285,6 +285,9 @@ class Storing(Seeker):
         reader, question = self.disk.backend.range_reader(), read.packet
         if isinstance(question, Compare):
             self.send(read.peer, compare(reader, question, len(self._reads)))
+            return
+        if isinstance(question, AskFate):
+            self.send(read.peer, look_for(reader, question, limit=2))
             return
         assert isinstance(question, Pull), question
         self.send(read.peer, pull(reader, question, lambda piece: self.send(read.peer, piece), limit=2))

@@ -7,6 +7,7 @@ from neo_client.core.events import (
     AbortDone,
     AbortNow,
     CacheCut,
+    Closing,
     CommittedByRecovery,
     Failed,
     FinishDone,
@@ -58,6 +59,7 @@ from neo_common.wire.schema import (
     Finished,
     Hello,
     Invalidate,
+    Leave,
     Lock,
     Locked,
     LockMode,
@@ -501,6 +503,11 @@ def test_time_in_which_the_process_did_not_run_is_no_waiting(bench: Bench) -> No
         bench.now += 0.5
         effects = bench.do(Tick())
     assert sent(effects, Abort) or tx.phase is Phase.ABORTING
+
+
+def test_client_that_closes_gives_its_session_up(bench: Bench) -> None:
+    assert bench.do(Closing()) == [Send(M1, Leave())]
+    assert Bench().do(Closing()) == []
 
 
 def test_empty_transaction_needs_nobody(bench: Bench) -> None:

@@ -209,3 +209,78 @@ def test_epoch_that_a_client_has_promised_is_not_reigned_below() -> None:
     assert r.core.epoch > make_epoch(4, M2)
     assert r.last_to(C1, s.Welcome).epoch == r.core.epoch
     assert r.core.epoch != Epoch(0)
+
+
+def away(r: Reign) -> s.Underway:
+    """C1 has asked to finish, and heard no answer; its session is given up; all storages forget the decision."""
+    packet = r.finish(C1)
+    session = r.session(C1)
+    r.say(C1, packet)
+    tid = r.core.last
+    for storage in r.storages.values():
+        storage.history[packet.ttid] = tid
+    assert packet.ttid.session == session
+    return s.Underway(packet.ttid, packet.attempt, s.Progress.FINISHING, packet.parts)
+
+
+def next_primary(r: Reign) -> Reign:
+    """Another primary, that has never heard of it."""
+    later = Reign(replicas=1).run()
+    for node, storage in later.storages.items():
+        storage.history = r.storages[node].history
+    return later
+
+
+def come_back(r: Reign, underway: s.Underway) -> None:
+    r.client(C1, chello(underway.ttid.session, make_epoch(0, M2), underway=(underway,)))
+
+
+def test_client_that_was_given_up_is_told_of_a_commit_that_only_history_knows() -> None:
+    r = Reign().run(C1)
+    underway = away(r)
+    tid = r.core.last
+    later = next_primary(r)
+    come_back(later, underway)
+    assert later.last_to(C1, s.Welcome).fates == (s.Fate(underway.ttid, 1, s.FateKind.COMMITTED, tid),)
+    assert not later.core.seeking
+
+
+def test_client_is_told_aborted_only_when_no_partition_knows_of_it() -> None:
+    r = Reign().run(C1)
+    underway = away(r)
+    later = next_primary(r)
+    for storage in later.storages.values():
+        storage.history = {}
+        storage.answers.discard(s.AskFate)
+    come_back(later, underway)
+    asked = later.to(S1, s.AskFate)
+    assert asked
+    assert not later.to(C1, s.Welcome)
+    later.say(S1, s.ToldFate(underway.ttid, asked[-1].parts, Tid(0)))
+    assert later.last_to(C1, s.Welcome).fates == (s.Fate(underway.ttid, 1, s.FateKind.ABORTED, Tid(0)),)
+    assert not later.core.seeking
+    assert not later.core.absent
+
+
+def test_question_for_history_goes_to_another_cell_when_the_first_is_lost() -> None:
+    r = Reign().run(C1)
+    underway = away(r)
+    later = next_primary(r)
+    for storage in later.storages.values():
+        storage.answers.discard(s.AskFate)
+    come_back(later, underway)
+    asked = [n for n in (S1, S2) if later.to(n, s.AskFate)]
+    assert len(asked) == 1
+    later.storages[S1 if asked == [S2] else S2].answers.add(s.AskFate)
+    later.lose(asked[0])
+    assert later.last_to(C1, s.Welcome).fates[0].kind == s.FateKind.COMMITTED
+
+
+def test_client_that_leaves_is_given_up_at_once() -> None:
+    r = Reign().run(C1)
+    session = r.session(C1)
+    r.say(C1, s.Leave())
+    assert [g.session for g in r.to(S1, s.Gone)] == [session]
+    r.lose(C1)
+    assert not r.core.lost
+    assert not r.core.going

@@ -11,6 +11,7 @@ from neo_common.wire.codec import frame
 from neo_common.wire.schema import (
     PIECE_BYTES,
     AnswerHistory,
+    AskFate,
     AskHistory,
     AskRecords,
     AskSizes,
@@ -31,8 +32,8 @@ from neo_common.wire.schema import (
 )
 from neo_storage.backends.base import ApplyTable, Place
 from neo_storage.core.events import Own, OwnDigests, OwnKeys, ReadOwn, ReadRange
-from neo_storage.ranges import RangeReads, answer, compare, pull
-from support.backend_contract import END, P0, T1, T2, T3, TABLE, commit
+from neo_storage.ranges import RangeReads, answer, compare, look_for, pull
+from support.backend_contract import END, P0, T1, T2, T3, TABLE, commit, ttid
 from support.memory_backend import MemoryBackend
 
 C1 = NodeId(0x03000001)
@@ -76,6 +77,16 @@ def test_every_question_has_its_answer(backend: MemoryBackend) -> None:
     for question in questions:
         name = type(question).__name__.replace("Ask", "Answer")
         assert type(ask(backend, question)).__name__ == name
+
+
+def test_transaction_is_found_in_history_by_its_ttid(backend: MemoryBackend) -> None:
+    reader = backend.range_reader()
+    parts = (P0, Partition(1))
+    for tid, where in ((T1, P0), (T2, P0), (T3, Partition(1))):
+        assert look_for(reader, AskFate(ttid(tid >> 32), parts, NO_TID), limit=1).tid == tid
+        assert look_for(reader, AskFate(ttid(tid >> 32), (where,), Tid(tid - 1))).tid == tid
+        assert look_for(reader, AskFate(ttid(tid >> 32), parts, tid)).tid == NO_TID
+    assert look_for(reader, AskFate(ttid(999), parts, NO_TID), limit=1).tid == NO_TID
 
 
 def test_limits_of_a_hostile_question_are_bounded(backend: MemoryBackend) -> None:

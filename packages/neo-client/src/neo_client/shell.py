@@ -24,6 +24,7 @@ from neo_client.core.client import ClientCore, ClientSettings, Effect, Event
 from neo_client.core.events import (
     AbortDone,
     CacheCut,
+    Closing,
     CommittedByRecovery,
     Failed,
     FinishDone,
@@ -166,6 +167,8 @@ class Shell:
         with self.lock:
             if self.is_closed:
                 return
+            self.handle(Closing())
+            self.flush()
             self.is_closed = True
             for conn in list(self._by_fd.values()):
                 if conn.session is not None and conn.session.is_open:

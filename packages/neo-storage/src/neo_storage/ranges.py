@@ -19,6 +19,7 @@ from neo_common.wire.schema import (
     AnswerSizes,
     AnswerTransactions,
     AnswerUndo,
+    AskFate,
     AskHistory,
     AskRecords,
     AskSizes,
@@ -34,6 +35,7 @@ from neo_common.wire.schema import (
     PullNo,
     PullPiece,
     Revision,
+    ToldFate,
     Transaction,
 )
 from neo_storage.backends.base import Backend, Place, RangeReader
@@ -151,6 +153,8 @@ class RangeReads:
                     return own(reader, number, question)
                 case ReadRange(_, _, Compare() as packet, _):
                     return compare(reader, packet, load)
+                case ReadRange(_, _, AskFate() as packet, _):
+                    return look_for(reader, packet)
                 case ReadRange(_, _, Pull() as packet, _):
                     return pull(reader, packet, lambda piece: self._door(self._done, read, piece))
                 case _:
@@ -289,6 +293,26 @@ def _give_value(reader: RangeReader, m: Pull, revision: Revision, send: Callable
             send(PullPiece(m.partition, m.number, revision.oid, revision.tid, offset, piece))
         is_intact = digest.digest() == data.checksum
     return "" if is_intact else f"the value of oid {revision.oid:#x} at {revision.tid:#x} is damaged"
+
+
+def look_for(reader: RangeReader, m: AskFate, *, limit: int = _TRANSACTIONS_MAX) -> ToldFate:
+    """Return the answer to *m*. Raises: BackendError."""
+    start = Tid(m.above + 1)
+    while start:
+        found, start = reader.transactions(
+            m.parts,
+            start,
+            MAX_TID,
+            descending=False,
+            revisions=False,
+            values=False,
+            limit=limit,
+            limit_bytes=ANSWER_BYTES,
+        )
+        for transaction in found:
+            if transaction.ttid == m.ttid:
+                return ToldFate(m.ttid, m.parts, transaction.tid)
+    return ToldFate(m.ttid, m.parts, NO_TID)
 
 
 def compare(reader: RangeReader, m: Compare, load: int) -> Compared:

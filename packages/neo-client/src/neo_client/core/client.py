@@ -18,6 +18,7 @@ from neo_client.core.events import (
     AbortDone,
     AbortNow,
     CacheCut,
+    Closing,
     CommittedByRecovery,
     Failed,
     FinishDone,
@@ -70,6 +71,7 @@ from neo_common.wire.schema import (
     Finished,
     Heard,
     Invalidate,
+    Leave,
     Lock,
     Locked,
     LockMode,
@@ -92,7 +94,7 @@ from neo_common.wire.schema import (
     Write,
 )
 
-Event = Connected | Lost | Received | Tick | StoredAhead | VoteNow | Resolved | GiveUp | FinishNow | AbortNow
+Event = Connected | Lost | Received | Tick | StoredAhead | VoteNow | Resolved | GiveUp | FinishNow | AbortNow | Closing
 Effect = (
     Send
     | Disconnect
@@ -228,6 +230,9 @@ class ClientCore:
                 self._connected(peer, hello.epoch)
             case Lost(peer, reason):
                 self._lost(peer, reason)
+            case Closing():
+                if self.primary is not None:
+                    self._do(Send(self.primary, Leave()))
             case VoteNow(handle, job):
                 self._vote_now(handle, job)
             case FinishNow(handle):

@@ -72,6 +72,10 @@ class AbortNow(NamedTuple):
     handle: Handle
 
 
+class Closing(NamedTuple):
+    """The storage is being closed: nobody will come back under this session."""
+
+
 # ---------------------------------------------------------------------------------------------- effects
 
 

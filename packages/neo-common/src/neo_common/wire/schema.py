@@ -1111,6 +1111,11 @@ class Heard(NamedTuple):
     last: Tid
 
 
+@_notify(0x030C, (C,), (M,))
+class Leave(NamedTuple):
+    """The client closes: its session is given up at once."""
+
+
 @_ask(0x0320, (C,), (M,))
 class AskOids(NamedTuple):
     """A range of new oids."""
@@ -1390,6 +1395,24 @@ class Told(NamedTuple):
 
     last: Tid
     ttids: tuple[Ttid, ...]
+
+
+@_notify(0x0428, (M,), (S,))
+class AskFate(NamedTuple):
+    """Is this transaction, of a client that was away for long, in the history of these partitions, above that tid?"""
+
+    ttid: Ttid
+    parts: tuple[Partition, ...]
+    above: Tid
+
+
+@_notify(0x0429, (S,), (M,))
+class ToldFate(NamedTuple):
+    """It is, as *tid*; or, with 0, it is not. The answer to AskFate, when all that was committed is in the database."""
+
+    ttid: Ttid
+    parts: tuple[Partition, ...]
+    tid: Tid
 
 
 @_notify(0x0414, (S,), (M,))

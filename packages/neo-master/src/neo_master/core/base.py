@@ -104,6 +104,18 @@ class Sealing(NamedTuple):
     done: set[NodeId]
 
 
+class Seeking(NamedTuple):
+    """A transaction that is looked for in the history above a tid.
+
+    `asked`: the partitions whose cells have not answered, with the storage that was asked, NO_NODE if none could be.
+    """
+
+    attempt: int
+    above: Tid
+    parts: tuple[Partition, ...]
+    asked: dict[Partition, NodeId]
+
+
 class Demote(NamedTuple):
     """Table change: put every cell of *node* out of date, where another one is UP_TO_DATE."""
 
@@ -336,6 +348,10 @@ class MasterBase(ABC):
         """Sessions given up, oldest first."""
         self.going: dict[Session, set[NodeId]] = {}
         """Sessions given up; which storages have told what they had voted."""
+        self.seeking: dict[Ttid, Seeking] = {}
+        """What clients wait for of whom nobody remembers what became of it."""
+        self.absent: set[Ttid] = set()
+        """Of these no history knows; until their client is welcome."""
         self.importer: Session | None = None
         self.client_count = 0
         """For fresh node ids: the highest number given or seen."""
@@ -609,6 +625,18 @@ class MasterBase(ABC):
     @abstractmethod
     def to_client(self, client: NodeId, packet: Packet, request: int = 0) -> None:
         """Send what has its place in the order of tids (transactions)."""
+
+    @abstractmethod
+    def keep_answer(self, decision: Decision) -> None:
+        """Keep a decision that its client may still ask for (transactions)."""
+
+    @abstractmethod
+    def seek_on(self) -> None:
+        """Ask those who have not been asked (sessions)."""
+
+    @abstractmethod
+    def seek_elsewhere(self, storage: NodeId) -> None:
+        """It is lost, with what it was asked (sessions)."""
 
     @abstractmethod
     def went(self, session: Session) -> None:

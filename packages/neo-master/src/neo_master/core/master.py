@@ -56,6 +56,7 @@ from neo_common.wire.schema import (
     FwdFail,
     Heard,
     Hello,
+    Leave,
     MHello,
     Overdue,
     PackProgress,
@@ -69,6 +70,7 @@ from neo_common.wire.schema import (
     StartOk,
     Stop,
     StorageState,
+    ToldFate,
     VotedBy,
 )
 from neo_master.core.admin import Admin
@@ -125,6 +127,8 @@ class MasterCore(Election, Recovery, Transactions, Tables, Moves, Sessions, Oids
             Finish: self.on_finish,
             Abort: self.on_abort,
             Heard: self.on_heard,
+            Leave: self.on_leave,
+            ToldFate: self.on_told_fate,
         }
         self.asked: dict[type, Callable[[NodeId, Any, int], None]] = {
             AskOids: self.on_ask_oids,
@@ -216,6 +220,7 @@ class MasterCore(Election, Recovery, Transactions, Tables, Moves, Sessions, Oids
         if not self.is_running:
             return  # it has stepped down
         self.end_graces()
+        self.seek_on()
         self.advance_durable()
         self.keep_ceilings_ahead()
         self.pump()
@@ -417,6 +422,7 @@ class MasterCore(Election, Recovery, Transactions, Tables, Moves, Sessions, Oids
             self.recovery_storage_lost(storage)
             return
         self.table_storage_lost(storage)
+        self.seek_elsewhere(storage)
         self.ceilings_storage_lost(storage)
         self.packs_storage_lost(storage)
         for session in sorted(self.going):

@@ -5,10 +5,22 @@ is given up: the storages refuse it, drop its locks and tell what it had voted, 
 that something is aborted only when every readable node has told and the aborts are durable.
 """
 
-from neo_common.ids import NO_NODE, NO_SESSION, Epoch, NodeId, Seconds, Session, Tid
+from neo_common.ids import NO_NODE, NO_SESSION, Epoch, NodeId, Partition, Seconds, Session, Tid
 from neo_common.states import NodeState
-from neo_common.wire.schema import CHello, Fate, FateKind, Gone, Underway, VotedBy, Welcome
-from neo_master.core.base import INFO, MasterBase
+from neo_common.wire.schema import (
+    AskFate,
+    CHello,
+    Decision,
+    Fate,
+    FateKind,
+    Gone,
+    Leave,
+    ToldFate,
+    Underway,
+    VotedBy,
+    Welcome,
+)
+from neo_master.core.base import INFO, MasterBase, Seeking
 
 
 class Sessions(MasterBase):
@@ -43,16 +55,23 @@ class Sessions(MasterBase):
         if self.must_wait(hello):
             self.hellos[client] = hello
             return
+        doubtful = [u for u in hello.underway if self.is_doubtful(u, hello)]
+        if doubtful:
+            self.hellos[client] = hello
+            for u in doubtful:
+                self.seek(u, hello.last)
+            return
         self.hellos.pop(client, None)
+        self.absent.difference_update(u.ttid for u in hello.underway)
         older = self.client_of.get(hello.session)
         if older is not None and older != client:
             self.cut(older, "its session has come over another connection")
+        fates = tuple(self.fate(u, hello) for u in hello.underway)
         session = self.session_for(hello)
         self.lost.pop(session, None)
         self.clients[client] = session
         self.client_of[session] = client
         (self.read_only.add if hello.read_only else self.read_only.discard)(client)
-        fates = tuple(self.fate(u, hello) for u in hello.underway)
         self.change_node(client, NodeState.RUNNING)
         self.send(
             client,
@@ -71,7 +90,8 @@ class Sessions(MasterBase):
 
     def must_wait(self, hello: CHello) -> bool:
         """Whether something of that client is being aborted and not durably so."""
-        return hello.session in self.going or any(u.ttid in self.aborting for u in hello.underway)
+        unsettled = (self.aborting, self.seeking)
+        return hello.session in self.going or any(u.ttid in which for u in hello.underway for which in unsettled)
 
     def session_for(self, hello: CHello) -> Session:
         """Return the client's session, or a new one when it has none or it was given up."""
@@ -114,7 +134,75 @@ class Sessions(MasterBase):
                 return True
         return False
 
+    # ------------------------------------------------------------------------------------------ what nobody remembers
+
+    def is_doubtful(self, underway: Underway, hello: CHello) -> bool:
+        """Whether the client would be told ABORTED although it may have been committed, and that was forgotten.
+
+        The durable mark passes the commits of a client that was given up; then storages forget the decision, and the
+        next primary never hears of it. Only history knows.
+        """
+        parts = [p for p in underway.parts if p < self.pt.partitions]
+        is_aborted = self.fate(underway, hello).kind == FateKind.ABORTED
+        return bool(parts) and is_aborted and underway.ttid not in self.absent
+
+    def seek(self, underway: Underway, above: Tid) -> None:
+        """Look for it in the history of all its partitions: one that it has only read knows nothing of it."""
+        ttid, attempt, _, parts = underway
+        if ttid not in self.seeking:
+            asked = {p: NO_NODE for p in parts if p < self.pt.partitions}
+            self.seeking[ttid] = Seeking(attempt, above, tuple(asked), asked)
+            self.seek_on()
+
+    def seek_on(self) -> None:
+        """Ask a readable cell of every partition for which nobody is asked; it must have adopted what was decided."""
+        for ttid in sorted(self.seeking):
+            seeking = self.seeking[ttid]
+            questions: dict[NodeId, list[Partition]] = {}
+            for p in sorted(seeking.asked):
+                node = next((n for n in self.pt.readable(p) if n in self.adopted), NO_NODE)
+                if seeking.asked[p] == NO_NODE and node != NO_NODE:
+                    seeking.asked[p] = node
+                    questions.setdefault(node, []).append(p)
+            for node in sorted(questions):
+                self.send(node, AskFate(ttid, tuple(questions[node]), seeking.above))
+
+    def seek_elsewhere(self, storage: NodeId) -> None:
+        """What was asked of a storage that is lost must be asked of others."""
+        for seeking in self.seeking.values():
+            for p in [p for p, node in seeking.asked.items() if node == storage]:
+                seeking.asked[p] = NO_NODE
+        self.seek_on()
+
+    def on_told_fate(self, storage: NodeId, packet: ToldFate) -> None:
+        """A storage has looked."""
+        seeking = self.seeking.get(packet.ttid)
+        if seeking is None or not self.is_running:
+            return
+        if packet.tid:
+            del self.seeking[packet.ttid]
+            decision = Decision(packet.ttid, seeking.attempt, packet.tid, seeking.parts)
+            self.decided[packet.ttid] = decision
+            self.keep_answer(decision)
+        else:
+            for p in packet.parts:
+                if seeking.asked.get(p) == storage:
+                    del seeking.asked[p]
+            if seeking.asked:
+                return
+            del self.seeking[packet.ttid]
+            if any(u.ttid == packet.ttid for hello in self.hellos.values() for u in hello.underway):
+                self.absent.add(packet.ttid)
+        self.rewelcome()
+
     # ------------------------------------------------------------------------------------------ loss
+
+    def on_leave(self, client: NodeId, packet: Leave) -> None:
+        """It closes: nobody will come back under its session."""
+        session = self.clients.pop(client, None)
+        if session is not None and self.client_of.get(session) == client:
+            del self.client_of[session]
+            self.give_up(session)
 
     def client_lost(self, client: NodeId) -> None:
         """Its connection is gone: the grace begins."""

@@ -86,7 +86,8 @@ class ReadRange(NamedTuple):
     """Answer *packet* from the back end, once it has applied *position*; on a worker thread.
 
     `packet`: AskHistory, AskTransactions, AskRecords, AskUndo, AskSizes. With request 0: Pull, answered with PullPiece
-    packets and one PullData without decisions; or Compare, answered with Compared; either with PullNo if it cannot be.
+    packets and one PullData without decisions; or Compare, answered with Compared; either with PullNo if it cannot be;
+    or AskFate, answered with ToldFate.
     """
 
     peer: NodeId

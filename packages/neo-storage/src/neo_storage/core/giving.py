@@ -1,7 +1,10 @@
-"""Giving history to cells that copy themselves: only what is readable here, and from the back end. Pure."""
+"""Giving history to cells that copy themselves, and to the primary: only what is readable here, and from the back end.
+
+Pure.
+"""
 
 from neo_common.ids import NO_TID, NodeId, Tid
-from neo_common.wire.schema import Compare, Pull, PullData, PullNo
+from neo_common.wire.schema import AskFate, Compare, Pull, PullData, PullNo
 from neo_storage.core.events import ReadRange
 from neo_storage.core.ground import Ground
 
@@ -9,7 +12,7 @@ FIRST_TID = Tid(1)
 
 
 class Giving:
-    """Answers cells of other storages."""
+    """Answers cells of other storages, and the primary."""
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
@@ -29,6 +32,10 @@ class Giving:
         if self.is_good(peer, m):
             stop = min(m.stop, ground.image.last_tid)
             ground.order(ReadRange(peer, 0, m._replace(stop=stop), ground.last_op))
+
+    def on_ask_fate(self, master: NodeId, m: AskFate) -> None:
+        """Look for a transaction by its ttid. The primary asks readable cells only."""
+        self._ground.order(ReadRange(master, 0, m, self._ground.last_op))
 
     def is_good(self, peer: NodeId, m: Pull | Compare) -> bool:
         """Return whether this cell may be copied; tell *peer* if not."""
