@@ -18,6 +18,7 @@ from neo_common.wire.schema import (
     AnswerPack,
     AnswerPackState,
     AnswerReplication,
+    AnswerScrub,
     AnswerStart,
     AnswerStop,
     AnswerTable,
@@ -29,6 +30,7 @@ from neo_common.wire.schema import (
     AskPack,
     AskPackState,
     AskReplication,
+    AskScrub,
     AskStart,
     AskStop,
     AskTable,
@@ -99,6 +101,7 @@ class FakeCore:
         self.replication = AnswerReplication((), ())
         self.change = AnswerChange("1 cells to make", (CellMove(Partition(0), NO_NODE, S2),), 1, 1)
         self.moves: list[AnswerMoves] = [AnswerMoves(False, 1, (), 0, 0, 0, 0, "")]
+        self.scrub = AnswerScrub((), ())
         self.refuse = ""
         self.asked: list[Packet] = []
         self.admins: dict[NodeId, Hello] = {}
@@ -134,6 +137,8 @@ class FakeCore:
                 return AnswerNodes(self.nodes)
             case AskTable():
                 return AnswerTable(whole(self.table))
+            case AskScrub():
+                return self.scrub
             case AskReplication():
                 return self.replication
             case AskStart(reason):

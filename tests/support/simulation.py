@@ -34,6 +34,7 @@ from neo_common.wire.schema import (
     ChangeKind,
     Cluster,
     Commit,
+    Damaged,
     Finished,
     Invalidate,
     Mode,
@@ -142,8 +143,16 @@ class Simulation:
             told_s=2.0,
         )
         # Timeouts hide deadlocks: most runs have none.
+        lock_s = chance.choice((10.0, NEVER_S, NEVER_S))
         stores = StorageSettings(
-            lease_s=lease_s, lease_margin_s=lease_s / 6, lock_s=chance.choice((10.0, NEVER_S, NEVER_S))
+            lease_s=lease_s,
+            lease_margin_s=lease_s / 6,
+            lock_s=lock_s,
+            copy_range=(3, 10, 2000)[seed % 3],
+            copy_parallel=(1, 4)[seed % 2],
+            scrub_every_s=(NEVER_S, 3.0)[seed % 2],  # no number is drawn for it: seeds keep their meaning
+            scrub_rate=2**30,
+            scrub_confirm_s=2.0,
         )
         wait_timeout_s = chance.choice((20.0, NEVER_S, NEVER_S))
         self._rounds = 1 if calm else chance.choice((1, 2, 4))
@@ -242,6 +251,8 @@ class Simulation:
             self._client_does(process, effect)
         elif isinstance(effect, Exit):
             check(effect.status == 0, 7, f"{process.name} stops: {effect.reason}")
+        elif isinstance(effect, Send) and isinstance(effect.packet, Damaged):
+            check(False, 7, f"{process.name} finds damage where none was done: {effect.packet}")
 
     def _master_sends(self, master: Mastering, effect: Send) -> None:
         epoch = master.core.epoch

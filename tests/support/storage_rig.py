@@ -58,6 +58,7 @@ from neo_common.wire.schema import (
     Write,
 )
 from neo_storage.backends.base import Op
+from neo_storage.core import scrubbing
 from neo_storage.core.copying import Step
 from neo_storage.core.events import (
     Append,
@@ -438,8 +439,10 @@ def converse(rigs: dict[NodeId, Rig], sent: list[Sent] | None = None, source: No
             ticked = [(node, rig.tick(0.1)) for node, rig in sorted(rigs.items())]
             moved = [relay(rigs, new, node) for node, new in ticked]
             elsewhere += [item for new in moved for item in new]
+            looks = [x for rig in rigs.values() for x in (rig.core.scrub.look, *rig.core.scrub.mends.values()) if x]
+            looks = [x for x in looks if x.step != scrubbing.Step.CONFIRM]
             copies = [c for rig in rigs.values() for c in rig.core.copies.copies.values() if c.step != Step.WAIT]
-            if not copies and not any(rig.reads or rig.copies for rig in rigs.values()):
+            if not copies and not looks and not any(rig.reads or rig.copies for rig in rigs.values()):
                 return elsewhere
     raise AssertionError("they talk for ever")
 

@@ -20,14 +20,19 @@ from neo_common.wire.schema import (
     AnswerMoves,
     AnswerPackState,
     AnswerReplication,
+    AnswerScrub,
     AskChange,
     AskPack,
+    AskScrub,
     AskStart,
     CellCopy,
     ChangeKind,
     Cluster,
+    Finding,
     NodeCopy,
     Nodes,
+    NodeScrub,
+    ScrubState,
 )
 from support.fake_master import A1, CLUSTER, M1, NODES, S1, S2, TABLE, FakeMaster, O, info
 
@@ -356,3 +361,20 @@ def test_status_tells_of_moves(master: FakeMaster) -> None:
     assert (
         "! cells are being moved: 0 are copied, 0 on their way out, S2 is drained; see `neoadmin moves`" in result.out
     )
+
+
+def test_scrub_status_tells_what_was_found(master: FakeMaster) -> None:
+    state = ScrubState(3, 12, 1000, 5 * 2**20, True)
+    finding = Finding(Seconds(1.7e9), Partition(5), S2, S1, "2 values do not have their checksums", True)
+    master.core.scrub = AnswerScrub((NodeScrub(S1, state, Seconds(0.0)),), (finding,))
+    result = asked(master, "scrub", "status")
+    assert result.status == 0, result.err
+    words = " ".join(result.out.split())
+    assert "3 of 12 cells" in words
+    assert "partition 5: the cell of S2: 2 values do not have their checksums (rebuilt)" in words
+    master.core.scrub = master.core.scrub._replace(findings=(finding._replace(node=NodeId(0), is_rebuilt=False),))
+    assert asked(master, "scrub", "status").status == 1
+    told = asked(master, "scrub", "start", "--json").json
+    assert isinstance(told, dict)
+    assert told["findings"][0]["node"] is None
+    assert master.core.asked[-1] == AskScrub(True)

@@ -140,7 +140,7 @@ def test_all_errors_come_at_once_with_line_key_and_remedy(small: Path) -> None:
         "cluster.yaml:16: logging.format: is a list, but a mapping or a single value belongs here",
         "cluster.yaml:16: logging.level: 'LOUD' is unknown, write DEBUG or INFO or WARNING or ERROR",
         "cluster.yaml:17: weather: is not a key here; there are cluster, masters, storages, admins, security, "
-        "timeouts, limits, replication, logging, supervisor",
+        "timeouts, limits, replication, scrub, logging, supervisor",
     ]
 
 

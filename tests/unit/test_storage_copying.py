@@ -16,14 +16,13 @@ from neo_common.wire.schema import (
     PullNo,
     PullPiece,
     Ready,
-    Revision,
     Transaction,
 )
-from neo_storage.backends.base import ApplyCopy, Op, Place
+from neo_storage.backends.base import Place
 from neo_storage.core.copying import difference, spans
 from neo_storage.core.settings import StorageSettings
+from support.histories import HISTORY, fill, is_same, transaction
 from support.storage_rig import (
-    C1,
     E1,
     M1,
     META,
@@ -38,33 +37,16 @@ from support.storage_rig import (
     Sent,
     U,
     converse,
-    data,
     of,
     only,
     relay,
     table,
-    ttid,
     write,
 )
 
 OUT = table(((S1, U), (S2, O)), ((S1, U), (S2, O)))
 JOIN = table(((S1, U), (S2, J)), ((S1, U), (S2, O)), ptid=2)
 SMALL = StorageSettings(copy_range=4)
-
-
-def transaction(tid: int, *oids: int, value: bytes = b"v") -> Transaction:
-    revisions = tuple(Revision(Oid(o), Tid(tid), NO_TID, data(value + b"%d" % tid)) for o in oids)
-    return Transaction(Tid(tid), ttid(C1, tid), META, (P0,), revisions)
-
-
-HISTORY = [transaction(n, 0, 2 * n) for n in range(1, 41)]
-
-
-def fill(rig: Rig, transactions: list[Transaction]) -> None:
-    """Have a cell hold these, in every partition's own place, as if it had always."""
-    ops: list[Op] = [ApplyCopy(P0, tuple(transactions), ())]
-    rig.backend.apply(ops, rig.backend.open().position)
-    rig._begin(rig.core.me)
 
 
 def pair(
@@ -77,11 +59,6 @@ def pair(
     one.serve(new, S2)
     two.serve(new)
     return {S1: one, S2: two}
-
-
-def is_same(rigs: dict[int, Rig]) -> bool:
-    one, two = (rig.backend.range_reader() for rig in rigs.values())
-    return one.digest(P0, Tid(1), Tid(2**60)) == two.digest(P0, Tid(1), Tid(2**60))
 
 
 def tap(rigs: dict[int, Rig]) -> list[object]:

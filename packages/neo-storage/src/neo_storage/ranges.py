@@ -4,7 +4,7 @@ As many run at once as there are readers; the others wait their turn, so that th
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from xxhash import xxh3_128
@@ -39,7 +39,7 @@ from neo_common.wire.schema import (
     Transaction,
 )
 from neo_storage.backends.base import Backend, Place, RangeReader
-from neo_storage.core.events import Own, OwnDigests, OwnKeys, ReadOwn, ReadRange
+from neo_storage.core.events import Own, OwnDigests, OwnKeys, OwnValues, ReadOwn, ReadRange
 from neo_storage.native import Door, Worker
 
 ANSWER_BYTES: Final = 4 * 2**20
@@ -272,27 +272,44 @@ def pull(
         for transaction in found:
             for revision in transaction.revisions:
                 if problem := _give_value(reader, m, revision, send):
-                    return PullNo(m.partition, m.number, problem)
+                    return PullNo(m.partition, m.number, problem, True)
     following = rest or Place(NO_TID, Oid(0))
     return PullData(m.epoch, m.version, m.partition, m.stop, found, (), following.tid, following.oid, m.number)
 
 
 def _give_value(reader: RangeReader, m: Pull, revision: Revision, send: Callable[[Packet], None]) -> str:
-    """Verify a value, and send it if it is in pieces; return what is wrong with it."""
+    """Send a value that is in pieces, and verify any; return what is wrong with it."""
+    where = f"the value of oid {revision.oid:#x} at {revision.tid:#x} is damaged"
+    pieces = _pieces(reader, m.partition, revision)
+    for offset, piece in pieces:
+        send(PullPiece(m.partition, m.number, revision.oid, revision.tid, offset, piece))
+    return "" if _is_intact(reader, m.partition, revision) else where
+
+
+def _pieces(reader: RangeReader, partition: Partition, revision: Revision) -> Iterator[tuple[int, bytes]]:
+    """Yield (offset, bytes) of a value in pieces, as far as they are there; nothing of another one."""
     data = revision.data
     assert data is not None
-    if data.value or not data.size:
-        is_intact = not data.value or checksum(data.value) == data.checksum
-    else:
-        digest = xxh3_128()
+    if data.size > PIECE_BYTES and not data.value:
         for offset in range(0, data.size, PIECE_BYTES):
-            piece = reader.piece(m.partition, revision.oid, revision.tid, offset)
+            piece = reader.piece(partition, revision.oid, revision.tid, offset)
             if piece is None:
-                break
-            digest.update(piece)
-            send(PullPiece(m.partition, m.number, revision.oid, revision.tid, offset, piece))
-        is_intact = digest.digest() == data.checksum
-    return "" if is_intact else f"the value of oid {revision.oid:#x} at {revision.tid:#x} is damaged"
+                return
+            yield offset, piece
+
+
+def _is_intact(reader: RangeReader, partition: Partition, revision: Revision) -> bool:
+    data = revision.data
+    assert data is not None
+    if not data.size:
+        return True
+    if data.size <= PIECE_BYTES:
+        return len(data.value) == data.size and checksum(data.value) == data.checksum
+    digest, size = xxh3_128(), 0
+    for _, piece in _pieces(reader, partition, revision):
+        digest.update(piece)
+        size += len(piece)
+    return size == data.size and digest.digest() == data.checksum
 
 
 def look_for(reader: RangeReader, m: AskFate, *, limit: int = _TRANSACTIONS_MAX) -> ToldFate:
@@ -317,18 +334,22 @@ def look_for(reader: RangeReader, m: AskFate, *, limit: int = _TRANSACTIONS_MAX)
 
 def compare(reader: RangeReader, m: Compare, load: int) -> Compared:
     """Return the answer to *m*. Raises: BackendError."""
+    packed = reader.packed(m.partition)
     if not m.ranges:
         count = reader.count(m.partition, m.start, m.stop) if m.start <= m.stop else 0
-        return Compared(m.partition, m.number, m.stop, count, (), load)
+        return Compared(m.partition, m.number, m.stop, count, (), load, *packed)
     different = [i for i, r in enumerate(m.ranges) if reader.digest(m.partition, r.start, r.stop).digest != r.digest]
-    return Compared(m.partition, m.number, m.stop, 0, tuple(different), load)
+    return Compared(m.partition, m.number, m.stop, 0, tuple(different), load, *packed)
 
 
-def own(reader: RangeReader, number: int, question: OwnDigests | OwnKeys) -> Own:
+def own(reader: RangeReader, number: int, question: OwnDigests | OwnKeys | OwnValues) -> Own:
     """Return the answer to *question*. Raises: BackendError."""
     match question:
         case OwnDigests(partition, start, stop, size, limit):
-            return Own(number, digests=reader.digests(partition, start, stop, size=size, limit=limit))
+            digests = reader.digests(partition, start, stop, size=size, limit=limit)
+            return Own(number, digests=digests, packed=reader.packed(partition))
+        case OwnValues():
+            return _verify(reader, number, question)
         case OwnKeys(partition, start, stop):
             found: list[Transaction] = []
             place: Place | None = start
@@ -336,6 +357,15 @@ def own(reader: RangeReader, number: int, question: OwnDigests | OwnKeys) -> Own
                 part, place = reader.copy(partition, place, stop, values=False, limit=_KEYS_MAX, limit_bytes=COPY_BYTES)
                 found += part
             return Own(number, transactions=merged(found))
+
+
+def _verify(reader: RangeReader, number: int, question: OwnValues) -> Own:
+    partition, start, stop, limit_bytes = question
+    found, rest = reader.copy(partition, start, stop, values=True, limit=_COPY_REVISIONS, limit_bytes=limit_bytes)
+    revisions = [r for t in found for r in t.revisions]
+    size = sum(r.data.size for r in revisions if r.data is not None)
+    damaged = tuple(Place(r.tid, r.oid) for r in revisions if not _is_intact(reader, partition, r))
+    return Own(number, damaged=damaged, next=rest, revisions=len(revisions), bytes=size)
 
 
 def merged(parts: Sequence[Transaction]) -> tuple[Transaction, ...]:

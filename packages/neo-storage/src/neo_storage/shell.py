@@ -383,6 +383,8 @@ def settings_of(config: Config, storage: Storage) -> StorageSettings:
         copy_parallel=config.replication.parallel,
         domain=storage.failure_domain,
         weight=storage.weight,
+        scrub_rate=config.scrub.rate_bytes,
+        scrub_every_s=config.scrub.every_s,
     )
 
 

@@ -37,6 +37,7 @@ from neo_common.wire.schema import (
     AnswerPack,
     AnswerPackState,
     AnswerReplication,
+    AnswerScrub,
     AnswerStart,
     AnswerStop,
     AnswerTable,
@@ -47,6 +48,7 @@ from neo_common.wire.schema import (
     AskPack,
     AskPackState,
     AskReplication,
+    AskScrub,
     AskStart,
     AskStop,
     AskTable,
@@ -271,6 +273,27 @@ def replication(cli: Cli) -> int:
 
     cli.show(view.replication_json(told), for_people)
     return PROBLEM if told.copies or told.waiting else OK
+
+
+def scrub(cli: Cli, *, is_start: bool) -> int:
+    """Show how far the scrubs are and what they have found; with *is_start*, begin them now."""
+    with cli.connect() as link:
+        told = link.ask(AskScrub(is_start), AnswerScrub, cli.deadline)
+    found = view.scrub_findings(told)
+
+    def for_people() -> None:
+        if is_start:
+            render.print_lines(cli.out, ["Every storage begins to scrub: see `neoadmin scrub status`."])
+        elif not told.storages:
+            render.print_lines(cli.out, ["No storage has scrubbed since this primary reigns."])
+        else:
+            columns = ("storage", "pass", "revisions", "read", "last ended")
+            render.print_table(cli.out, columns, view.scrub_rows(told, time()))
+        if found:
+            render.print_lines(cli.out, ["", *found])
+
+    cli.show(view.scrub_json(told), for_people)
+    return PROBLEM if any(not finding.is_rebuilt for finding in told.findings) else OK
 
 
 def ids(cli: Cli) -> int:

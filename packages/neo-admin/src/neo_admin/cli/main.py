@@ -139,6 +139,23 @@ def replication(options: Cli) -> int:
     return commands.replication(options)
 
 
+@cli.group()
+def scrub() -> None:
+    """Look for damage: values against their checksums, cells of a partition against each other."""
+
+
+@command(scrub, "status")
+def scrub_status(options: Cli) -> int:
+    """Show how far the scrubs are and what they have found. Status 1 if something could not be rebuilt."""
+    return commands.scrub(options, is_start=False)
+
+
+@command(scrub, "start")
+def scrub_start(options: Cli) -> int:
+    """Begin a pass on every storage now."""
+    return commands.scrub(options, is_start=True)
+
+
 @command(cli)
 def ids(options: Cli) -> int:
     """Show the last tid and oid, the ceilings, the epoch, the table's version."""

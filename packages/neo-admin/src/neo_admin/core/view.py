@@ -17,6 +17,7 @@ from neo_common.wire.schema import (
     AnswerMoves,
     AnswerPackState,
     AnswerReplication,
+    AnswerScrub,
     CellCopy,
     CellSize,
     NodeInfo,
@@ -557,3 +558,55 @@ def replication_text(told: AnswerReplication) -> list[str]:
         f"{node_text(node)}: partitions {', '.join(cells)} wait, for their turn or for the node"
         for node, cells in sorted(by_node.items())
     ]
+
+
+# ------------------------------------------------------------------------------------------------ scrub
+
+
+def scrub_json(told: AnswerScrub) -> dict[str, Any]:
+    """Return how far scrubs are and what they have found, for scripts. (Any: what JSON can hold.)"""
+    return {
+        "storages": [
+            {
+                "node": node_text(node),
+                "running": state.is_running,
+                "cells_done": state.cells_done,
+                "cells_total": state.cells_total,
+                "revisions": state.revisions,
+                "bytes": state.bytes,
+                "finished": finished or None,
+            }
+            for node, state, finished in told.storages
+        ],
+        "findings": [
+            {
+                "at": finding.at,
+                "partition": finding.partition,
+                "node": node_text(finding.node) if finding.node else None,
+                "by": node_text(finding.by),
+                "text": finding.text,
+                "rebuilt": finding.is_rebuilt,
+            }
+            for finding in told.findings
+        ],
+    }
+
+
+def scrub_rows(told: AnswerScrub, now: float) -> list[tuple[str, ...]]:
+    """Return a row per storage."""
+    rows: list[tuple[str, ...]] = []
+    for node, state, finished in told.storages:
+        what = f"{state.cells_done} of {state.cells_total} cells" if state.is_running else "at rest"
+        last = f"{age_text(now - finished)} ago" if finished else ""
+        rows.append((node_text(node), what, str(state.revisions), size_text(state.bytes), last))
+    return rows
+
+
+def scrub_findings(told: AnswerScrub) -> list[str]:
+    """Return what was found, newest first."""
+    lines = []
+    for finding in told.findings:
+        whose = f"the cell of {node_text(finding.node)}" if finding.node else "two cells differ; nobody can tell which"
+        then = "rebuilt" if finding.is_rebuilt else "NOT rebuilt"
+        lines.append(f"{time_text(finding.at)} partition {finding.partition}: {whose}: {finding.text} ({then})")
+    return lines

@@ -21,6 +21,7 @@ from neo_common.wire.schema import (
     AskPack,
     AskPackState,
     AskReplication,
+    AskScrub,
     AskStart,
     AskStop,
     AskTable,
@@ -49,6 +50,7 @@ RELAYED: Final = frozenset(
         AskChange,
         AskMoves,
         AskDrop,
+        AskScrub,
     )
 )
 """The questions that go to the primary."""

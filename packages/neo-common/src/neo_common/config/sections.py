@@ -230,6 +230,14 @@ class Replication:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scrub:
+    """How storages look for damage by themselves: values against their checksums, cells of a row against each other."""
+
+    rate_bytes: Annotated[ByteCount, About("per second and storage, read again to be verified; 0: never")] = 1 * MB
+    every_s: Annotated[Duration, About("between the beginnings of two passes", 1.0)] = 7 * 86400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Logging:
     """What the daemons say, on stderr: supervisord keeps it in a file per node."""
 
@@ -268,6 +276,7 @@ class Config:
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
     replication: Replication = Replication()
+    scrub: Scrub = Scrub()
     logging: Logging = Logging()
     supervisor: Supervisor = Supervisor()
 

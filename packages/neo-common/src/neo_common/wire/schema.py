@@ -935,6 +935,8 @@ class PullNo(NamedTuple):
     partition: Partition
     number: U32
     text: str
+    is_damaged: bool = False
+    """A value there has not its checksum."""
 
 
 @_notify(0x020D, (S,), (S,))
@@ -966,6 +968,10 @@ class Compared(NamedTuple):
     different: tuple[U32, ...]
     load: U32
     """How many such questions wait here: who can choose asks the least loaded."""
+    packed: Tid = NO_TID
+    """To which tid the cell is packed, or is being packed."""
+    is_packed: bool = True
+    """Not being packed now."""
 
 
 # ---------------------------------------------------------------------------------------------- client and master
@@ -1558,6 +1564,42 @@ class Copying(NamedTuple):
     cells: tuple[CellCopy, ...]
 
 
+@_notify(0x0442, (M,), (S,))
+class Scrub(NamedTuple):
+    """Compare your readable cells with the others now, all of them."""
+
+
+@_notify(0x0443, (S,), (M,))
+class ScrubState(NamedTuple):
+    """How far the scrub of a storage is: every few seconds while it looks at something, and at the end."""
+
+    cells_done: U32
+    cells_total: U32
+    revisions: U64
+    """Values read again and verified, in this pass."""
+    bytes: U64
+    is_running: bool
+    """False: that was all."""
+
+
+@_notify(0x0444, (S,), (M,))
+class Damaged(NamedTuple):
+    """The cell of *node* is not as it should be. `node` 0: two cells differ and nobody can tell which is right."""
+
+    version: Version
+    partition: Partition
+    node: NodeId
+    text: str
+
+
+@_notify(0x0445, (S,), (M,))
+class Mended(NamedTuple):
+    """A CORRUPTED cell holds nothing any more that is damaged by itself: it may copy what it lacks."""
+
+    version: Version
+    partition: Partition
+
+
 @_notify(0x0441, (S,), (M,))
 class CaughtUp(NamedTuple):
     """These cells have, in that reign, history up to near the present: they may join."""
@@ -1772,6 +1814,45 @@ class AnswerDrop(NamedTuple):
     """They are forgotten; `text` says what was lost with them. Error ILLEGAL otherwise, with what would be lost."""
 
     text: str
+
+
+class NodeScrub(NamedTuple):
+    """How far the scrub of *node* is."""
+
+    node: NodeId
+    state: ScrubState
+    finished: Seconds
+    """When the last pass ended, Unix time; 0 if none has in this reign."""
+
+
+class Finding(NamedTuple):
+    """What scrubs, or readers, have found."""
+
+    at: Seconds
+    """Unix time."""
+    partition: Partition
+    node: NodeId
+    """Whose cell is wrong; 0: that cannot be told."""
+    by: NodeId
+    """Who has found it."""
+    text: str
+    is_rebuilt: bool
+    """Whether the cell was marked CORRUPTED, to be rebuilt from a good one."""
+
+
+@_ask(0x0641, (A,), (M, A))
+class AskScrub(NamedTuple):
+    """How far are the scrubs, what have they found? With *start*: begin now."""
+
+    start: bool
+
+
+@_answer(0x0641, (M, A), (A,))
+class AnswerScrub(NamedTuple):
+    """`findings`: the last hundred, newest first, of this reign."""
+
+    storages: tuple[NodeScrub, ...]
+    findings: tuple[Finding, ...]
 
 
 @_ask(0x0610, (A,), (M, S, A))

@@ -37,10 +37,12 @@ from neo_common.wire.schema import (
     CHello,
     Decision,
     Fenced,
+    Finding,
     Finish,
     Hello,
     MHello,
     NodeInfo,
+    NodeScrub,
     Packet,
     SHello,
     StorageState,
@@ -169,7 +171,21 @@ class Drop(NamedTuple):
     node: NodeId
 
 
-Change = Demote | DemoteCell | Join | Promote | MoveLead | Begin | Advance | Drop
+class Corrupt(NamedTuple):
+    """Table change: the cell of *node* is CORRUPTED, if another one is UP_TO_DATE."""
+
+    partition: Partition
+    node: NodeId
+
+
+class Rebuild(NamedTuple):
+    """Table change: the CORRUPTED cell of *node*, mended as far as it can be by itself, is OUT_OF_DATE."""
+
+    partition: Partition
+    node: NodeId
+
+
+Change = Corrupt | Rebuild | Demote | DemoteCell | Join | Promote | MoveLead | Begin | Advance | Drop
 
 
 class Waiting(NamedTuple):
@@ -282,6 +298,11 @@ class MasterBase(ABC):
         """When cells of a node may join again, and the delay after the next failure."""
         self.caught_up: set[tuple[Partition, NodeId]] = set()
         """OUT_OF_DATE cells that have history up to near the present, over the connection that there is."""
+        self.damaged: dict[tuple[Partition, NodeId], None] = {}
+        """Cells that were found wrong and are still in service: no other cell was UP_TO_DATE."""
+        self.findings: deque[Finding] = deque(maxlen=100)
+        """What was found wrong, oldest first."""
+        self.scrubs: dict[NodeId, NodeScrub] = {}
         self.copying: dict[NodeId, tuple[CellCopy, ...]] = {}
         """What each storage copies now, as it has told last."""
         self.goal: tuple[tuple[NodeId, ...], ...] | None = None

@@ -39,6 +39,7 @@ from neo_common.wire.schema import (
     AskPackState,
     AskRaiseOid,
     AskReplication,
+    AskScrub,
     AskStart,
     AskStop,
     AskTable,
@@ -49,6 +50,7 @@ from neo_common.wire.schema import (
     CollectOk,
     CommitOk,
     Copying,
+    Damaged,
     Error,
     ErrorCode,
     Fenced,
@@ -57,6 +59,7 @@ from neo_common.wire.schema import (
     Heard,
     Hello,
     Leave,
+    Mended,
     MHello,
     Overdue,
     PackProgress,
@@ -65,6 +68,7 @@ from neo_common.wire.schema import (
     RefusalCode,
     Renewed,
     Resign,
+    ScrubState,
     SealOk,
     SHello,
     StartOk,
@@ -81,6 +85,7 @@ from neo_master.core.oids import Oids
 from neo_master.core.packs import Packs
 from neo_master.core.recovery import Recovery
 from neo_master.core.roster import Roster
+from neo_master.core.scrubs import Scrubs
 from neo_master.core.sessions import Sessions
 from neo_master.core.settings import Configured, MasterSettings
 from neo_master.core.tables import Tables
@@ -89,7 +94,7 @@ from neo_master.core.transactions import Transactions
 __all__ = ["Configured", "Effect", "Exit", "MasterCore", "MasterSettings", "Place"]
 
 
-class MasterCore(Election, Recovery, Transactions, Tables, Moves, Sessions, Oids, Packs, Admin, Roster):
+class MasterCore(Election, Recovery, Transactions, Tables, Moves, Sessions, Oids, Packs, Scrubs, Admin, Roster):
     """One master: secondary, or primary of a cluster that is recovering or runs.
 
     Invariants:
@@ -117,6 +122,9 @@ class MasterCore(Election, Recovery, Transactions, Tables, Moves, Sessions, Oids
             Ready: self.on_ready,
             CaughtUp: self.on_caught_up,
             Copying: self.on_copying,
+            Damaged: self.on_damaged,
+            Mended: self.on_mended,
+            ScrubState: self.on_scrub_state,
             Renewed: self.on_renewed,
             CeilingsOk: self.on_ceilings_ok,
             PackProgress: self.on_pack_progress,
@@ -142,6 +150,7 @@ class MasterCore(Election, Recovery, Transactions, Tables, Moves, Sessions, Oids
             AskNodes: self.on_ask_nodes,
             AskTable: self.on_ask_table,
             AskReplication: self.on_ask_replication,
+            AskScrub: self.on_ask_scrub,
             AskStart: self.on_ask_start,
             AskStop: self.on_ask_stop,
             AskChange: self.on_ask_change,
@@ -226,6 +235,7 @@ class MasterCore(Election, Recovery, Transactions, Tables, Moves, Sessions, Oids
         self.pump()
         self.rejoin_cells()
         self.watch_absent()
+        self.rebuild_damaged()
         self.explain_running()
         self.check_stop()
         self.tell_admins()

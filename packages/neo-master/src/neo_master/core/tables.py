@@ -13,6 +13,7 @@ from neo_master.core.base import (
     Advance,
     Begin,
     Change,
+    Corrupt,
     Demote,
     DemoteCell,
     Drop,
@@ -20,9 +21,11 @@ from neo_master.core.base import (
     MasterBase,
     MoveLead,
     Promote,
+    Rebuild,
 )
 
 _O, _J, _U, _F = CellState.OUT_OF_DATE, CellState.JOINING, CellState.UP_TO_DATE, CellState.FEEDING
+_C = CellState.CORRUPTED
 
 
 class Tables(MasterBase):
@@ -95,6 +98,11 @@ class Tables(MasterBase):
                     # At the end of the row: a promotion never changes the lead.
                     rows[partition] = moved_to_end(rows.get(partition, self.pt.rows[partition]), node, _U)
                     promoted.append((partition, node))
+            case Corrupt(partition, node):
+                rows[partition] = self.corrupted(partition, rows.get(partition, self.pt.rows[partition]), node)
+            case Rebuild(partition, node):
+                if self.pt.state(partition, node) == _C:
+                    rows[partition] = replaced(rows.get(partition, self.pt.rows[partition]), node, _O)
             case MoveLead(partition):
                 rows[partition] = self.lead_moved(partition, rows.get(partition, self.pt.rows[partition]))
             case Begin(orders, replicas):
@@ -157,6 +165,15 @@ class Tables(MasterBase):
         """Return the row with a FEEDING cell made UP_TO_DATE: *node*, the last one that is, will be put out of date."""
         heir = next((n for n, s in row if s == _F and n != node and n in self.adopted), None)
         return row if heir is None else replaced(row, heir, _U)
+
+    def corrupted(self, partition: Partition, row: Row, node: NodeId) -> Row:
+        """Return the row with the cell of *node* CORRUPTED, at the end; the same row if no other is UP_TO_DATE."""
+        state = dict(row).get(node)
+        if state not in (_U, _F) or not self.may_demote(row, state):
+            return row
+        lead = self.lead_in(row)
+        row = moved_to_end(row, node, _C)
+        return without_joining(row) if node == lead else row
 
     def may_demote(self, row: Row, state: CellState) -> bool:
         """Whether a cell of that state, in that row, can be put out of date."""

@@ -59,6 +59,10 @@ _RANGES: Final = 16
 _BEGINNING: Final = Seconds(0.0)
 _BUSY_S: Final = 1.0
 """So long after the last vote the clients' need comes first."""
+_REST: Final = 3.0
+"""While clients vote, a copy rests so many times as long as it works: a quarter of the nodes' time is its."""
+_REVISION_BYTES: Final = 100
+"""What a revision takes beside its value, about."""
 
 
 class Step(Enum):
@@ -136,8 +140,7 @@ class Copies:
         self._pieces: deque[tuple[int, int]] = deque()
         """(number of a CopyIn, oldest log position that it reads)."""
         self._next_pull = Seconds(0.0)
-        self._rate = float(ground.settings.copy_ceiling)
-        self._best_s = float("inf")
+        self._is_pacing = False
         self.last_oid = Oid(0)
         """The highest oid that was copied."""
         self._caught_up: set[Partition] = set()
@@ -159,6 +162,8 @@ class Copies:
             del self._reached[p]  # the cell was dropped, and is being erased
         if ground.serving:
             for p in ground.image.table.partitions_of(ground.me):
+                if ground.mine(p) == CellState.CORRUPTED:
+                    self._reached.pop(p, None)  # what was equal is so no more
                 if ground.mine(p) == CellState.OUT_OF_DATE and p not in self.copies:
                     self._add(Copy(p, ground.image.table.version, None, None, self._from(p), ground.now))
 
@@ -221,9 +226,11 @@ class Copies:
             if running >= ground.settings.copy_parallel:
                 break
             running += self._begin(copy)
-        for _, copy in sorted(self.copies.items()):
-            if copy.step == Step.PACE and self._may_pull():
-                self._send_pull(copy)
+        if self._is_pacing:
+            for _, copy in sorted(self.copies.items()):
+                if copy.step == Step.PACE and self._may_pull():
+                    self._send_pull(copy)
+            self._is_pacing = any(c.step == Step.PACE for c in self.copies.values())
 
     def _begin(self, copy: Copy) -> bool:
         """Ask a source how far it goes; return whether there is one."""
@@ -379,13 +386,12 @@ class Copies:
             copy.page = (copy.next, m)
             self._read(copy, Step.OWN, OwnKeys(copy.partition, copy.next, copy.page_stop))
             return
-        self._learn_pace(self._ground.now - copy.asked)
         ops = self._take(copy, m.transactions)
         if ops is None:
             return
         size = sum(r.data.size for t in m.transactions for r in t.revisions if r.data is not None)
         count = sum(len(t.revisions) for t in m.transactions)
-        self._next_pull = Seconds(max(self._next_pull, copy.asked) + (size + 100 * count) / self._rate)
+        self._rest(self._ground.now - copy.asked, size + _REVISION_BYTES * count)
         copy.bytes += size
         self._count(copy, count)
         self._order(copy, ops, size)
@@ -460,6 +466,8 @@ class Copies:
         """That source does not give."""
         copy = self._answered(peer, m.partition, m.number, Step.COUNT, Step.COMPARE, Step.KEYS, Step.PULL)
         if copy is not None:
+            if m.is_damaged:
+                self._ground.damaged.append((m.partition, peer, m.text))
             self._fail(copy, m.text)
             self.work()
 
@@ -473,37 +481,46 @@ class Copies:
 
     def _want_pull(self, copy: Copy) -> None:
         copy.step = Step.PACE
+        self._is_pacing = True
         if self._may_pull():
             self._send_pull(copy)
 
     def _may_pull(self) -> bool:
         is_room = sum(self._unapplied.values()) < self._ground.settings.copy_backlog_bytes
-        return is_room and self._ground.now >= self._next_pull
+        is_alone = not self._is_busy() or all(c.step != Step.PULL for c in self.copies.values())
+        return is_room and is_alone and self._ground.now >= self._next_pull
+
+    def _is_busy(self) -> bool:
+        """Return whether clients vote."""
+        return self._ground.now < self._ground.voted_at + _BUSY_S
 
     def _send_pull(self, copy: Copy) -> None:
         assert copy.next is not None
         assert copy.spans
         self._ask(copy, Step.PULL, self._pull(copy, copy.next, copy.spans[0][1], values=True))
-        # Reckoned again when it is known how much has come.
-        self._next_pull = Seconds(self._ground.now + _CHUNK_BYTES / self._rate / 2)
+        if not self._is_busy():  # others may pull too; reckoned again when it is known how much has come
+            half = _CHUNK_BYTES / self._ground.settings.copy_ceiling / 2
+            self._next_pull = Seconds(max(self._next_pull, self._ground.now) + half)
 
-    def _learn_pace(self, took: float) -> None:
-        """Between floor and ceiling, the speed follows what the nodes can give beside their clients."""
-        settings, ground = self._ground.settings, self._ground
-        if ground.now > ground.voted_at + _BUSY_S:
-            self._rate = float(settings.copy_ceiling)
-            self._best_s = min(self._best_s, max(took, 1e-3))
-        elif took > 4 * max(self._best_s, 0.005):
-            self._rate = max(float(settings.copy_floor), self._rate * 0.8)
-        else:
-            self._rate = min(float(settings.copy_ceiling), self._rate * 1.05)
+    def _rest(self, took: float, size: int) -> None:
+        """Let clients have their turn: while they vote, for some times as long as the part has taken to come."""
+        settings, now = self._ground.settings, self._ground.now
+        pause = _REST * took if self._is_busy() else 0.0
+        slowest, fastest = size / settings.copy_floor, size / settings.copy_ceiling
+        pause = max(min(pause, slowest - took), fastest - took, 0.0)
+        self._next_pull = Seconds(max(self._next_pull, now) + pause if not self._is_busy() else now + pause)
 
     # ---- what is written
 
-    def _order(self, copy: Copy, ops: tuple[Op, ...], size: int, *, durable: bool = False) -> int:
+    def write(self, ops: tuple[Op, ...], size: int = 0, *, durable: bool = False) -> int:
+        """Order a CopyIn; return its number."""
         self._number += 1
         self._ground.order(CopyIn(self._number, ops, durable))
         self._unapplied[self._number] = size
+        return self._number
+
+    def _order(self, copy: Copy, ops: tuple[Op, ...], size: int, *, durable: bool = False) -> int:
+        self.write(ops, size, durable=durable)
         used = [p for op in ops if isinstance(op, ApplyCopy) for t in op.transactions for p in self._places(t)]
         firsts = [copy.chains.pop(place)[1] for place in used if place in copy.chains]
         if firsts:
@@ -562,7 +579,9 @@ class Copies:
         self.work()
 
     def end_event(self) -> None:
-        """Tell the primary what has caught up."""
+        """Pull what may be pulled now, and tell the primary what has caught up."""
+        if self._is_pacing and self._ground.now >= self._next_pull:
+            self.work()
         if self._caught_up:
             ready = tuple(sorted(p for p in self._caught_up if p in self.copies))
             self._caught_up.clear()

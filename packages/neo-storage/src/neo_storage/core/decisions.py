@@ -51,6 +51,7 @@ class Decisions:
         """Commit, after the commits before it that this node has not been told."""
         ground, image = self._ground, self._ground.image
         ground.seen = max(ground.seen, m.tid)
+        ground.durable_mark = max(ground.durable_mark, m.durable)
         self.take_tail(m)
         mark, then = self.mark(m.durable), ground.confirm_commit(master, m.ttid)
         self.decide(m.ttid, m.attempt, m.tid, m.parts, mark, image.last_tid, then)

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from neo_common.ids import NodeId, Partition, Tid
+from neo_common.ids import NO_TID, NodeId, Partition, Tid
 from neo_common.wire.schema import Packet, RangeDigest, Transaction
 from neo_storage.backends.base import Op, Place
 from neo_storage.core.log_records import LogRecord
@@ -43,6 +43,12 @@ class Own(NamedTuple):
     number: int
     digests: tuple[RangeDigest, ...] = ()
     transactions: tuple[Transaction, ...] = ()
+    packed: tuple[Tid, bool] = (NO_TID, True)
+    """With digests: as `RangeReader.packed`."""
+    damaged: tuple[Place, ...] = ()
+    next: Place | None = None
+    revisions: int = 0
+    bytes: int = 0
 
 
 class Erased(NamedTuple):
@@ -125,11 +131,20 @@ class OwnKeys(NamedTuple):
     stop: Tid
 
 
+class OwnValues(NamedTuple):
+    """Read values again from *start* on, about so many bytes of them, and verify their checksums."""
+
+    partition: Partition
+    start: Place
+    stop: Tid
+    limit_bytes: int
+
+
 class ReadOwn(NamedTuple):
     """Answer *question* from the back end, once it has applied *position*, on a worker thread: `Own`."""
 
     number: int
-    question: OwnDigests | OwnKeys
+    question: OwnDigests | OwnKeys | OwnValues
     position: int
 
 

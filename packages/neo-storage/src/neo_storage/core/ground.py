@@ -56,6 +56,10 @@ class Ground:
         self.applied = image.position
         self.last_op = image.position
         self.cut_off: list[NodeId] = []
+        self.durable_mark = NO_TID
+        """Every commit up to that tid is durable on all written cells that it touches, as far as was told."""
+        self.damaged: list[tuple[Partition, NodeId, str]] = []
+        """Cells that this event has found damaged, with what is wrong."""
         self.voted_at = Seconds(float("-inf"))
         """When a client, or a lead, wanted something written last."""
         self._joining: tuple[PartitionTable | None, bool] = (None, False)

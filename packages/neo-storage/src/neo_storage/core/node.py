@@ -10,6 +10,7 @@ test may override (each is one small method):
     tables      become_lead, is_synced, sync, is_old_stream, is_join_complete, stabilize, write; reign._rely_on
     copies      resume_from, source_of, is_intact, `difference` (module)
     giving      is_good
+    scrub       compared_above, who_is_wrong
     decisions   take_tail, mark, decide, check_records, settle
     reading     may_be_below, undecided
     this class  verdict (fencing, what is held back)
@@ -41,6 +42,7 @@ from neo_storage.core.image import Image
 from neo_storage.core.locks import Locks
 from neo_storage.core.reading import Reading
 from neo_storage.core.reign import Reign
+from neo_storage.core.scrubbing import FOREIGN, Scrubbing
 from neo_storage.core.settings import StorageSettings
 from neo_storage.core.tables import Tables
 from neo_storage.core.upkeep import Upkeep
@@ -64,6 +66,7 @@ FROM_PRIMARY: Final = (
     s.SetCeilings,
     s.Pack,
     s.Collect,
+    s.Scrub,
 )
 """Heard only from the primary that is obeyed, while serving."""
 
@@ -89,7 +92,8 @@ class StorageCore:
         self.decisions = Decisions(self.ground, self.locks, self.ahead, self.votes, self.reading)
         self.copies = Copies(self.ground)
         self.giving = Giving(self.ground)
-        self.tables = Tables(self.ground, self.locks, self.ahead, self.votes, self.reading, self.copies)
+        self.scrub = Scrubbing(self.ground, self.copies)
+        self.tables = Tables(self.ground, self.locks, self.ahead, self.votes, self.reading, self.copies, self.scrub)
         self.upkeep = Upkeep(self.ground, self.votes)
         self.reign = Reign(self.ground, self.votes, self.decisions, self.tables, self.reading, self.upkeep)
         self._held: dict[NodeId, deque[Received]] = {}
@@ -112,8 +116,9 @@ class StorageCore:
             s.Compare: self.giving.on_compare,
             s.PullData: self._on_pull_data,
             s.PullPiece: self.copies.on_pull_piece,
-            s.PullNo: self.copies.on_pull_no,
-            s.Compared: self.copies.on_compared,
+            s.PullNo: self._on_pull_no,
+            s.Compared: self._on_compared,
+            s.Scrub: self._on_scrub,
             s.Fence: self.reign.on_fence,
             s.Start: self.reign.on_start,
             s.Adopt: self.reign.on_adopt,
@@ -229,8 +234,9 @@ class StorageCore:
                 ground.caught_up(position)
             case CopiedIn():
                 self.copies.on_copied_in(event)
+                self.scrub.on_copied_in(event)
             case Own():
-                self.copies.on_own(event)
+                (self.copies if event.number > 0 else self.scrub).on_own(event)
             case Connected(peer):
                 ground.peers.add(peer)
                 self.reign.connected(peer, role_of(peer))
@@ -263,6 +269,7 @@ class StorageCore:
         self.decisions.report_aged()
         self.upkeep.tell_state()
         self.copies.tick()
+        self.scrub.tick()
 
     # ---- connections
 
@@ -271,6 +278,9 @@ class StorageCore:
         while self.ground.cut_off:
             self._lost(self.ground.cut_off.pop(0))
         self.copies.end_event()
+        for partition, node, text in self.ground.damaged:
+            self.scrub.report(partition, node, text)
+        self.ground.damaged.clear()
         self.ground.confirm_commits()
         self.upkeep.erase()
         self.upkeep.stop_when_done()
@@ -284,6 +294,7 @@ class StorageCore:
             case Role.STORAGE:
                 self.reign.storage_lost(peer)
                 self.copies.lost(peer)
+                self.scrub.lost(peer)
             case Role.CLIENT | Role.ADMIN:
                 self.reading.lost(peer)
                 self.locks.lost(peer)
@@ -379,8 +390,19 @@ class StorageCore:
         """Return whether *peer* leads *partition* in this node's table: votes come from nobody else."""
         return lead(self.ground.image.table, partition) == peer
 
+    def _on_scrub(self, master: NodeId, _: s.Scrub) -> None:
+        self.scrub.begin()
+
+    def _on_compared(self, peer: NodeId, m: s.Compared) -> None:
+        (self.scrub if m.number >= FOREIGN else self.copies).on_compared(peer, m)
+
+    def _on_pull_no(self, peer: NodeId, m: s.PullNo) -> None:
+        (self.scrub if m.number >= FOREIGN else self.copies).on_pull_no(peer, m)
+
     def _on_pull_data(self, peer: NodeId, m: s.PullData) -> None:
-        if m.number:
+        if m.number >= FOREIGN:
+            self.scrub.on_pull_data(peer, m)
+        elif m.number:
             self.copies.on_pull_data(peer, m)
         else:
             self.tables.on_join_data(peer, m)

@@ -102,7 +102,7 @@ class Reading:
             if value is None:
                 value = ground.reader.piece(partition, question.oid, question.tid, question.offset)
         except DataCorrupted as error:
-            self._fail(peer, request, ErrorCode.CORRUPTED, str(error))
+            self._damaged(peer, request, partition, error)
             return
         if value is None:
             text = f"oid {question.oid:#x} has no piece {question.offset} at {question.tid:#x}"
@@ -240,9 +240,14 @@ class Reading:
         try:
             stored = self._ground.load(question.oid, question.before)
         except DataCorrupted as error:
-            self._fail(peer, request, ErrorCode.CORRUPTED, str(error))
+            self._damaged(peer, request, self._ground.partition(question.oid), error)
             return
         self._ground.send(peer, _loaded(question, stored), request)
+
+    def _damaged(self, peer: NodeId, request: int, partition: Partition, error: DataCorrupted) -> None:
+        """Say so to who asks, who will ask another cell, and to the primary."""
+        self._ground.damaged.append((partition, self._ground.me, str(error)))
+        self._fail(peer, request, ErrorCode.CORRUPTED, str(error))
 
     def _range(self, peer: NodeId, request: int, question: Packet) -> None:
         self._ground.order(ReadRange(peer, request, question, self._ground.last_op))

@@ -199,6 +199,7 @@ class Reign:
     def _started(self, master: NodeId, m: Start | Adopt) -> None:
         ground = self._ground
         if ground.image.epoch == m.epoch and ground.serving:
+            ground.durable_mark = ground.image.last_tid  # recovery has it on every readable cell before anybody votes
             if self._lease == master:
                 self.give_lease(master)  # the primary counts from this answer on
             ground.confirm_commits()

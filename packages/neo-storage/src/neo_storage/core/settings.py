@@ -55,3 +55,9 @@ class StorageSettings:
     """What fails together with this storage; empty: it stands alone. The primary is told."""
     weight: int = 1
     """Its share of the cells, beside those of the others."""
+    scrub_rate: int = 2**20
+    """Bytes per second that are read again to be verified; 0: never."""
+    scrub_every_s: float = 7 * 86400.0
+    """Between the beginnings of two passes."""
+    scrub_confirm_s: float = 10.0
+    """What differs must still do so after that time: a collection of garbage reaches one cell before the other."""

@@ -36,6 +36,7 @@ from neo_storage.core.log_records import (
     LogVote,
 )
 from neo_storage.core.reading import Reading
+from neo_storage.core.scrubbing import Scrubbing
 from neo_storage.core.votes import Votes
 
 WARNING = 30
@@ -58,7 +59,14 @@ class Tables:
     """What a new partition table means for this node."""
 
     def __init__(
-        self, ground: Ground, locks: Locks, ahead: Ahead, votes: Votes, reading: Reading, copies: Copies
+        self,
+        ground: Ground,
+        locks: Locks,
+        ahead: Ahead,
+        votes: Votes,
+        reading: Reading,
+        copies: Copies,
+        scrub: Scrubbing,
     ) -> None:
         self._ground = ground
         self._locks = locks
@@ -66,6 +74,7 @@ class Tables:
         self._votes = votes
         self._reading = reading
         self._copies = copies
+        self._scrub = scrub
         self.joins: dict[Partition, Join] = {}
 
     # ---- a new table
@@ -114,6 +123,7 @@ class Tables:
             else:
                 self.joins.pop(p, None)
         self._copies.changed()
+        self._scrub.changed()
         if last is None:
             self._copies.again()
         self._reading.serve(ask=True)
@@ -292,6 +302,7 @@ class Tables:
         self._locks.leave(everything)
         self.joins.clear()
         self._copies.end_reign()
+        self._scrub.changed()
 
 
 _WRITTEN = (CellState.UP_TO_DATE, CellState.FEEDING, CellState.JOINING)
