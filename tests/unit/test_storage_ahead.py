@@ -297,7 +297,7 @@ def test_what_goes_ahead_is_passed_on_and_the_vote_names_it() -> None:
     assert only(rig.receive(C1, store(write(0))), FwdStore, S2).store == store(write(0))
     assert only(rig.receive(C1, piece(2, 0)), FwdPiece, S2).piece == piece(2, 0)
     fwd = only(rig.receive(C1, vote(tentative={0: 1})), Fwd, S2)
-    assert (fwd.record.tentative, fwd.record.writes) == (1, ())
+    assert (fwd.records[0].tentative, fwd.records[0].writes) == (1, ())
 
 
 def test_cell_puts_vote_and_what_went_ahead_together() -> None:

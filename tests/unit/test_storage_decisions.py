@@ -157,7 +157,7 @@ def test_commit_ends_what_waits_for_it() -> None:
     rig.receive(C1, vote(write(0)))
     rig.flush()
     rig.commit(T1)
-    assert of(rig.receive(S2, FwdOk(ttid(), 1, P0)), Voted) == []
+    assert of(rig.receive(S2, FwdOk(ttid(), 1, (P0,))), Voted) == []
     assert len(rig.core.locks) == 0
 
 

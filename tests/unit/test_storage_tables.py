@@ -101,7 +101,7 @@ def test_lost_lead_refuses_votes_in_progress() -> None:
     rig.receive(C1, vote(write(0)))
     assert only(rig.set_table(OTHER), Refused, C1).parts == (P0,)
     rig.flush()
-    assert of(rig.receive(S2, FwdOk(ttid(), 1, P0)), Voted) == []
+    assert of(rig.receive(S2, FwdOk(ttid(), 1, (P0,))), Voted) == []
     assert ttid() in rig.core.image.voted  # its new lead decides
 
 
@@ -154,7 +154,7 @@ def with_vote(attempt: int = 1, mode: Mode = Mode.C) -> Rig:
 def sync(*records: Fwd, decisions: tuple[Decision, ...] = (), version: int = 1) -> Sync:
     """What S1 says of row 0."""
     new = PAIR.version._replace(ptid=Ptid(version))
-    return Sync(E1, new, P0, tuple(f.record for f in records), decisions, ())
+    return Sync(E1, new, P0, tuple(r for f in records for r in f.records), decisions, ())
 
 
 def forwarded(counter: int = 1, attempt: int = 1, mode: Mode = Mode.C, known: int = 0) -> Fwd:

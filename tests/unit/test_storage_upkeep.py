@@ -161,7 +161,7 @@ def test_node_stops_when_what_was_begun_is_durable() -> None:
     rig.receive(M1, Stop("the operator wants it"))
     rig.flush()
     assert rig.exit is None
-    rig.receive(S2, FwdOk(ttid(), 1, P0))
+    rig.receive(S2, FwdOk(ttid(), 1, (P0,)))
     assert rig.exit is not None
     assert (rig.exit.status, rig.exit.reason) == (0, "the operator wants it")
 

@@ -12,6 +12,7 @@ from neo_common.wire.schema import (
     FwdOk,
     FwdUnvote,
     FwdUnvoteOk,
+    Metadata,
     Mode,
     Refused,
     SAbort,
@@ -69,15 +70,15 @@ def test_one_answer_for_all_partitions_of_a_vote() -> None:
 def test_vote_waits_for_every_written_cell() -> None:
     rig = Rig().serve(PAIR, S2)
     sent = rig.receive(C1, vote(write(0)))
-    assert only(sent, Fwd, S2).record.writes == (write(0),)
+    assert only(sent, Fwd, S2).records[0].writes == (write(0),)
     assert of(rig.flush(), Voted) == []
-    assert only(rig.receive(S2, FwdOk(ttid(), 1, P0)), Voted, C1).parts == (P0,)
+    assert only(rig.receive(S2, FwdOk(ttid(), 1, (P0,))), Voted, C1).parts == (P0,)
 
 
 def test_cell_answer_before_the_lead_is_durable_is_not_enough() -> None:
     rig = Rig().serve(PAIR, S2)
     rig.receive(C1, vote(write(0)))
-    assert rig.receive(S2, FwdOk(ttid(), 1, P0)) == []
+    assert rig.receive(S2, FwdOk(ttid(), 1, (P0,))) == []
     assert only(rig.flush(), Voted)
 
 
@@ -85,7 +86,7 @@ def test_answer_to_another_attempt_does_not_count() -> None:
     rig = Rig().serve(PAIR, S2)
     rig.receive(C1, vote(write(0), attempt=2))
     rig.flush()
-    assert rig.receive(S2, FwdOk(ttid(), 1, P0)) == []
+    assert rig.receive(S2, FwdOk(ttid(), 1, (P0,))) == []
 
 
 def test_unreachable_cell_is_reported_to_the_primary() -> None:
@@ -235,7 +236,7 @@ def test_abort_takes_a_vote_in_progress() -> None:
     rig.receive(C1, vote(write(0)))
     refused = only(rig.receive(M1, SAbort(ttid(), 1)), Refused, C1)
     assert refused.parts == (P0,)
-    assert of(rig.receive(S2, FwdOk(ttid(), 1, P0)) + rig.flush(), Voted) == []
+    assert of(rig.receive(S2, FwdOk(ttid(), 1, (P0,))) + rig.flush(), Voted) == []
     assert len(rig.core.locks) == 0
 
 
@@ -345,13 +346,41 @@ def record(rig: Rig, attempt: int = 1) -> Fwd:
     """The Fwd that a lead sends of a vote on oid 0."""
     lead = Rig().serve(PAIR, S2)
     fwd = only(lead.receive(C1, vote(write(0))), Fwd)
-    return fwd._replace(record=fwd.record._replace(attempt=attempt))
+    return fwd._replace(records=(fwd.records[0]._replace(attempt=attempt),))
 
 
 def test_cell_confirms_when_durable() -> None:
     rig = replica()
     assert rig.receive(S1, record(rig)) == []
-    assert only(rig.flush(), FwdOk, S1) == FwdOk(ttid(), 1, P0)
+    assert only(rig.flush(), FwdOk, S1) == FwdOk(ttid(), 1, (P0,))
+
+
+SAME = table(((S1, U), (S2, U)), ((S1, U), (S2, U)))
+"""S1 leads both rows."""
+
+
+def test_records_of_one_vote_travel_together() -> None:
+    lead, cell = Rig().serve(SAME, S2), Rig(S2).serve(SAME, S1)
+    fwd = only(lead.receive(C1, vote(write(0), write(1))), Fwd, S2)
+    assert [r.partition for r in fwd.records] == [P0, P1]
+    cell.receive(S1, fwd)
+    assert only(cell.flush(), FwdOk, S1) == FwdOk(ttid(), 1, (P0, P1))
+    lead.flush()
+    assert only(lead.receive(S2, FwdOk(ttid(), 1, (P0, P1))), Voted).parts == (P0, P1)
+
+
+def test_records_that_repeat_much_travel_apart() -> None:
+    """Metadata stand once in a Vote, and in each of its records: together they would not fit into a packet."""
+    lead = Rig().serve(SAME, S2)
+    long = vote(write(0), write(1))._replace(metadata=Metadata(b"user", bytes(3 * 2**20), b""))
+    sent = of(lead.receive(C1, long), Fwd, S2)
+    assert [[r.partition for r in fwd.records] for fwd in sent] == [[P0], [P1]]
+
+
+def test_cell_takes_of_a_forward_what_its_sender_leads() -> None:
+    lead, cell = Rig().serve(SAME, S2), Rig(S2).serve(PAIR, S1)
+    cell.receive(S1, only(lead.receive(C1, vote(write(0), write(1))), Fwd, S2))
+    assert only(cell.flush(), FwdOk, S1).parts == (P0,)
 
 
 def test_cell_refuses_who_does_not_lead() -> None:
@@ -444,7 +473,7 @@ def test_unvote_is_confirmed_when_every_cell_has_forgotten() -> None:
     rig = Rig().serve(PAIR, S2)
     rig.receive(C1, vote(write(0)))
     rig.flush()
-    rig.receive(S2, FwdOk(ttid(), 1, P0))
+    rig.receive(S2, FwdOk(ttid(), 1, (P0,)))
     assert only(rig.receive(C1, Unvote(ttid(), 1, E1, (P0,))), FwdUnvote, S2).partition == P0
     assert of(rig.flush(), UnvoteOk) == []
     assert only(rig.receive(S2, FwdUnvoteOk(ttid(), 1, P0)), UnvoteOk, C1) == UnvoteOk(ttid(), 1, (P0,))

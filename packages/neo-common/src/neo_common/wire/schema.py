@@ -806,20 +806,20 @@ class FwdPiece(NamedTuple):
 
 @_notify(0x0203, (S,), (S,))
 class Fwd(NamedTuple):
-    """The lead passes a vote on."""
+    """The lead passes a vote on: the records of partitions that it leads and the receiver has a cell of."""
 
     epoch: Epoch
     version: Version
-    record: Record
+    records: tuple[Record, ...]
 
 
 @_notify(0x0204, (S,), (S,))
 class FwdOk(NamedTuple):
-    """That record is durable here."""
+    """The records of these partitions are durable here."""
 
     ttid: Ttid
     attempt: U32
-    partition: Partition
+    parts: tuple[Partition, ...]
 
 
 @_notify(0x0205, (S,), (S,))

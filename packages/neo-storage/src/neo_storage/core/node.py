@@ -409,8 +409,7 @@ class StorageCore:
 
     def _on_fwd(self, peer: NodeId, m: s.Fwd) -> None:
         self.ground.voted_at = self.ground.now
-        if self._from_lead(peer, m.record.partition, m.version):
-            self.votes.on_fwd(peer, m)
+        self.votes.on_fwd(peer, [r for r in m.records if self._from_lead(peer, r.partition, m.version)])
 
     def _on_fwd_store(self, peer: NodeId, m: s.FwdStore) -> None:
         if self._from_lead(peer, m.store.partition, m.version):

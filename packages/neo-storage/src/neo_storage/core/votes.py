@@ -4,10 +4,13 @@ A vote is answered `Voted` when it is durable on every cell that is written in t
 one. Until then it is a part of a `Ballot`: what one Vote message asked of this lead.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from neo_common.ids import NO_TID, NodeId, Partition, Seconds, Ttid
 from neo_common.wire.schema import (
+    INLINE_BYTES,
     Conflict,
     Contended,
     ErrorCode,
@@ -105,8 +108,10 @@ class Votes:
         self._locks.held.pop(m.ttid, None)
         self._locks.take(m.ttid, wants)
         ballot = Ballot(client, m.ttid, m.attempt)
-        for w in m.work:
-            self.put(ballot, self.record(m, w))
+        records = [self.record(m, w) for w in m.work]
+        for record in records:
+            self.put(ballot, record)
+        self.pass_on(records)
         self._locks.wake()
 
     def refusal(self, m: Vote) -> tuple[ErrorCode, str] | None:
@@ -208,21 +213,29 @@ class Votes:
         return None
 
     def put(self, ballot: Ballot, record: Record) -> None:
-        """Log a vote, pass it on, and wait for all whom it must reach."""
+        """Log a vote, and wait for all whom it must reach."""
         ground, ttid, partition = self._ground, record.ttid, record.partition
         self.drop(ttid, partition)
         ballot.waiting[partition] = self.nodes_to_await(partition)
         self.ballots.setdefault(ttid, {})[partition] = ballot
         ground.write(LogVote(record), lambda: self.acked(ttid, partition, record.attempt, ground.me))
-        version = ground.image.table.version
-        for node in written(ground.image.table, partition):
-            if node == ground.me:
-                continue
-            if node in ground.peers:
-                self._ahead.bring(node, ground.image.voted[ttid][partition])
-                ground.send(node, Fwd(ground.image.epoch, version, record))
-            else:
-                ground.send(ground.master, FwdFail(version, node))
+
+    def pass_on(self, records: Sequence[Record]) -> None:
+        """Send the records of one vote to the other written cells, as few packets as may be."""
+        ground, table = self._ground, self._ground.image.table
+        for_node: dict[NodeId, list[Record]] = {}
+        for record in records:
+            for node in written(table, record.partition):
+                if node == ground.me:
+                    continue
+                if node in ground.peers:
+                    self._ahead.bring(node, ground.image.voted[record.ttid][record.partition])
+                    for_node.setdefault(node, []).append(record)
+                else:
+                    ground.send(ground.master, FwdFail(table.version, node))
+        for node, lot in for_node.items():
+            for fitting in _lots(lot):
+                ground.send(node, Fwd(ground.image.epoch, table.version, fitting))
 
     def nodes_to_await(self, partition: Partition) -> set[NodeId]:
         """Return the cells that must have a vote durable: written in the newest table or in the last stable one."""
@@ -247,33 +260,41 @@ class Votes:
 
     # ---- the vote, on another cell
 
-    def on_fwd(self, peer: NodeId, m: Fwd) -> None:
+    def on_fwd(self, peer: NodeId, records: Sequence[Record]) -> None:
         """Take what the lead passes on, and say so when it is durable."""
-        ground, record = self._ground, m.record
-        ttid, attempt, partition = record.ttid, record.attempt, record.partition
+        taken: dict[tuple[Ttid, int], list[Partition]] = {}
+        for record in records:
+            if self._take(peer, record):
+                taken.setdefault((record.ttid, record.attempt), []).append(record.partition)
+        for (ttid, attempt), parts in taken.items():
+            answer = FwdOk(ttid, attempt, tuple(parts))
+            self._ground.when_durable(partial(self._ground.send, peer, answer))
 
-        def confirm() -> None:
-            ground.send(peer, FwdOk(ttid, attempt, partition))
-
+    def _take(self, peer: NodeId, record: Record) -> bool:
+        """Take one record; return whether its lead need not wait for it, once all that was written here is durable."""
+        ground, ttid, attempt = self._ground, record.ttid, record.attempt
         decision = ground.image.decisions.get(ttid)
-        mine = ground.image.record(ttid, partition)
+        mine = ground.image.record(ttid, record.partition)
         if decision is None and self.is_superseded(ttid, attempt):
-            ground.when_durable(confirm)
-        elif decision is not None or mine is None or mine.attempt <= attempt:
-            if not ground.image.tentative.complete(record, 0).whole:
-                self._ahead.gap(peer, ttid)
-                return
-            ground.write(LogVote(record), confirm if decision is None else None)
-            if decision is not None:  # a cell that joins may hear the decision first
-                ground.write(LogCommit(*decision, NO_TID), confirm)
+            return True
+        if decision is None and mine is not None and mine.attempt > attempt:
+            return False
+        if not ground.image.tentative.complete(record, 0).whole:
+            self._ahead.gap(peer, ttid)
+            return False
+        ground.write(LogVote(record))
+        if decision is not None:  # a cell that joins may hear the decision first
+            ground.write(LogCommit(*decision, NO_TID))
+        return True
 
     def is_superseded(self, ttid: Ttid, attempt: int) -> bool:
         """Return whether a Fwd or Sync of that attempt was overtaken by its end."""
         return self._ground.image.is_superseded(ttid, attempt)
 
     def on_fwd_ok(self, peer: NodeId, m: FwdOk) -> None:
-        """A cell has it."""
-        self.acked(m.ttid, m.partition, m.attempt, peer)
+        """A cell has them."""
+        for partition in m.parts:
+            self.acked(m.ttid, partition, m.attempt, peer)
 
     # ---- withdrawal
 
@@ -408,3 +429,19 @@ class Votes:
         """Return whom votes in progress wait for that is not connected."""
         nodes = {n for parts in self.ballots.values() for p, b in parts.items() for n in b.waiting[p]}
         return sorted(n for n in nodes if n != self._ground.me and n not in self._ground.peers)
+
+
+def _lots(records: Sequence[Record]) -> Iterator[tuple[Record, ...]]:
+    """Yield *records* in lots that fit into a packet each: every one repeats what the Vote has said once."""
+    lot: list[Record] = []
+    room = INLINE_BYTES
+    for record in records:
+        size = sum(map(len, record.metadata)) + 4 * len(record.parts) + 24 * len(record.reads)
+        size += sum(ENTRY_BYTES + len(write.data.value) for write in record.writes)
+        if lot and size > room:
+            yield tuple(lot)
+            lot, room = [], INLINE_BYTES
+        lot.append(record)
+        room -= size
+    if lot:
+        yield tuple(lot)
