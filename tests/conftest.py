@@ -11,6 +11,8 @@ _CROWDED = ("race", "Thread", "gevent")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `--no-skips`: what `make check` and `make test` promise was then really run."""
+    parser.addoption("--fuzz-seconds", type=float, default=20.0, help="how long hostile peers attack, per cluster")
+    parser.addoption("--fuzz-seed", type=int, default=1, help="which attacks they make")
     parser.addoption("--no-skips", action="store_true", help="fail when a test was skipped")
 
 

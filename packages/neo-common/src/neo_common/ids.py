@@ -40,6 +40,11 @@ class Ttid(NamedTuple):
     def __str__(self) -> str:
         return f"{self.session:x}.{self.counter}"
 
+    @property
+    def is_storable(self) -> bool:
+        """Whether a database can keep it: what has the highest bit set was made by nobody who means well."""
+        return self.session <= MAX_TID and self.counter <= MAX_TID
+
 
 class Version(NamedTuple):
     """Version of a partition table; compared epoch first."""

@@ -6,6 +6,7 @@ and checkpoints: then the log may let go. A full disk is tried again, with votes
 fatal: the node stops, starts again and replays.
 """
 
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from queue import Empty
@@ -184,7 +185,8 @@ class Applier:
         except BackendError as error:
             self._listener.failed(f"the database has failed: {error}")
         except Exception as error:  # noqa: BLE001  the root of this thread
-            self._listener.failed(f"the applier has crashed: {type(error).__name__}: {error}")
+            where = "; ".join(f"{f.name}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)[-5:])
+            self._listener.failed(f"the applier has crashed: {type(error).__name__}: {error} ({where})")
 
     def _gather(self) -> None:
         """Wait until there is something to do; then, unless somebody is in a hurry, for more of it."""

@@ -3,6 +3,7 @@
 As many run at once as there are readers; the others wait their turn, so that the memory of their answers is bounded.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
@@ -42,6 +43,7 @@ from neo_storage.backends.base import Backend, Place, RangeReader
 from neo_storage.core.events import Own, OwnDigests, OwnKeys, OwnValues, ReadOwn, ReadRange
 from neo_storage.native import Door, Worker
 
+log = logging.getLogger("neo.storage")
 ANSWER_BYTES: Final = 4 * 2**20
 """Values per answer, about: far below what a frame can carry."""
 _TRANSACTIONS_MAX: Final = 10_000
@@ -163,6 +165,9 @@ class RangeReads:
         def done(result: object) -> None:
             self._copying.append((worker, reader))
             self._work()
+            if isinstance(result, OverflowError) and isinstance(read, ReadRange):
+                log.warning("peer=%s asks for numbers that no database has: %s", read.peer, result)
+                return
             if isinstance(result, Exception):
                 raise result  # what we do not understand stops the node
             if isinstance(result, Own):
@@ -185,6 +190,8 @@ class RangeReads:
                 result = Error(ErrorCode.CORRUPTED, str(result))
             elif isinstance(result, NotReady):
                 result = Error(ErrorCode.TOO_LARGE, str(result))
+            elif isinstance(result, OverflowError):
+                result = Error(ErrorCode.ILLEGAL, f"ids are below 2**63, as the databases' numbers: {result}")
             elif isinstance(result, Exception):
                 raise result  # what we do not understand stops the node
             assert isinstance(result, tuple)

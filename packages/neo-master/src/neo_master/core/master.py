@@ -5,7 +5,7 @@ protocol are methods with names: the simulator breaks one at a time, to see that
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from neo_common.core import (
     Accept,
@@ -19,7 +19,7 @@ from neo_common.core import (
     Refuse,
     Tick,
 )
-from neo_common.ids import NO_NODE, Instant, NodeId
+from neo_common.ids import NO_EPOCH, NO_NODE, Epoch, Instant, NodeId
 from neo_common.states import ClusterState, NodeState, Role, check_cluster, node_id, node_text, role_of
 from neo_common.wire.schema import (
     Abort,
@@ -92,6 +92,22 @@ from neo_master.core.tables import Tables
 from neo_master.core.transactions import Transactions
 
 __all__ = ["Configured", "Effect", "Exit", "MasterCore", "MasterSettings", "Place"]
+
+
+REIGNS_MAX: Final = 2**32
+"""More reigns than one a second for a century: who speaks of more is wrong, or means harm."""
+REIGNS_AHEAD: Final = 1000
+"""So many reigns a running primary can have missed."""
+
+
+def told_epoch(packet: object) -> Epoch:
+    """Return the highest epoch that *packet* speaks of as met by its sender; NO_EPOCH if it speaks of none."""
+    match packet:
+        case MHello(epoch) | SHello(epoch) | Fenced(epoch):
+            return epoch
+        case CHello():
+            return max(packet.epoch, packet.promised)
+    return NO_EPOCH
 
 
 class MasterCore(Election, Recovery, Transactions, Tables, Moves, Sessions, Oids, Packs, Scrubs, Admin, Roster):
@@ -198,6 +214,10 @@ class MasterCore(Election, Recovery, Transactions, Tables, Moves, Sessions, Oids
         """Give a packet to the part that it concerns; drop what comes from a peer that is not connected (any more)."""
         if peer not in self.connected:
             return
+        told = told_epoch(packet)
+        if self.is_absurd(told):
+            self.cut(peer, f"epoch {told >> 24} cannot be: this master knows of {self.seen_epoch >> 24}")
+            return
         kind = type(packet)
         if kind is MHello:
             self.on_master_hello(peer, packet)  # type: ignore[arg-type]  # its type was just compared
@@ -251,6 +271,9 @@ class MasterCore(Election, Recovery, Transactions, Tables, Moves, Sessions, Oids
         elif hello.node != NO_NODE and hello.node >> 24 != hello.role:
             text = f"{hello.node:#x} is not the id of a {hello.role.name}"
             self.effects.append(Refuse(connection, RefusalCode.IDENTITY, text))
+        elif self.is_absurd(hello.epoch):
+            text = f"epoch {hello.epoch >> 24} cannot be: this master knows of {self.seen_epoch >> 24}"
+            self.effects.append(Refuse(connection, RefusalCode.IDENTITY, text))
         elif hello.role == Role.MASTER:
             self.greet_master(connection, hello)
         elif self.place is Place.ELECTING:
@@ -269,6 +292,13 @@ class MasterCore(Election, Recovery, Transactions, Tables, Moves, Sessions, Oids
             self.greet_client(connection, hello)
         else:
             self.greet_storage(connection, hello)
+
+    def is_absurd(self, epoch: Epoch) -> bool:
+        """Whether nobody can have met *epoch*. What is believed is never unlearned: it ends a reign, and counts for
+        all that follow.
+        """
+        number = epoch >> 24
+        return number > REIGNS_MAX or (self.is_running and number > (self.epoch >> 24) + REIGNS_AHEAD)
 
     def is_of_another_cluster(self, hello: Hello) -> bool:
         """Whether it knows its cluster's id, and that is not ours."""

@@ -4,6 +4,8 @@ A pack goes to a tid that is not above the durable mark: all that it needs to kn
 that is still undecided can get a tid below it. Each storage packs by itself, and goes on after a restart.
 """
 
+from typing import Final
+
 from neo_common.ids import NO_TID, NodeId, Oid, Tid
 from neo_common.states import ClusterState
 from neo_common.wire.schema import (
@@ -21,6 +23,9 @@ from neo_common.wire.schema import (
     PackProgress,
 )
 from neo_master.core.base import INFO, Collecting, MasterBase, PackOrder
+
+_TOLD_MAX: Final = 2**48
+"""Revisions, or bytes, that one storage can have removed: what it tells is added up, and must travel."""
 
 
 class Packs(MasterBase):
@@ -73,12 +78,16 @@ class Packs(MasterBase):
 
     def on_pack_progress(self, storage: NodeId, packet: PackProgress) -> None:
         """A storage has the order durably, or has packed more cells."""
+        if storage not in self.obeying or storage not in self.pt.nodes():
+            return  # it has no cell to pack
         if self.pack is None or packet.order > self.pack.number:
             # An order of an earlier reign: the storages go on with it.
             self.pack = PackOrder(packet.order, self.packed, self.now.wall)
         if packet.order == self.pack.number:
             _, cells_done, cells_total, revisions, size = packet
-            self.pack.progress[storage] = (cells_done, cells_total, revisions, size)
+            cells = self.pt.partitions  # no storage has more; sums of what is told must travel too
+            told = min(cells_done, cells), min(cells_total, cells), min(revisions, _TOLD_MAX), min(size, _TOLD_MAX)
+            self.pack.progress[storage] = told
             self.check_pack()
 
     def check_pack(self) -> None:

@@ -5,7 +5,7 @@ is given up: the storages refuse it, drop its locks and tell what it had voted, 
 that something is aborted only when every readable node has told and the aborts are durable.
 """
 
-from neo_common.ids import NO_NODE, NO_SESSION, Epoch, NodeId, Partition, Seconds, Session, Tid
+from neo_common.ids import MAX_TID, NO_NODE, NO_SESSION, Epoch, NodeId, Partition, Seconds, Session, Tid
 from neo_common.states import NodeState
 from neo_common.wire.schema import (
     AskFate,
@@ -35,6 +35,11 @@ class Sessions(MasterBase):
             self.meet_higher_promise(packet.promised)
         if client not in self.connected:
             return  # this master has stepped down
+        ttids = [*(u.ttid for u in packet.underway), *(d.ttid for d in packet.known)]
+        tids = [packet.last, *(d.tid for d in packet.known)]
+        if packet.session > MAX_TID or not all(t.is_storable for t in ttids) or max(tids) > MAX_TID:
+            self.cut(client, "it names what cannot be: an id with the highest bit set")
+            return
         if not self.is_running:
             self.hellos[client] = packet
             self.try_start()

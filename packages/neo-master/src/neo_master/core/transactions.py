@@ -45,7 +45,7 @@ class Transactions(MasterBase):
 
     def on_finish(self, client: NodeId, packet: Finish) -> None:
         """Commit; or answer what was decided already; or abort, and say why when that is durable."""
-        if not self.is_running or client not in self.clients or not self.are_legal(client, packet.parts):
+        if not self.is_running or client not in self.clients or not self.are_legal(client, packet.ttid, packet.parts):
             return
         decision = self.decided.get(packet.ttid)
         if decision is not None:
@@ -64,8 +64,11 @@ class Transactions(MasterBase):
             else:
                 self.commit(client, packet)
 
-    def are_legal(self, client: NodeId, parts: tuple[Partition, ...]) -> bool:
-        """Whether these partitions exist; a client that says otherwise is cut off."""
+    def are_legal(self, client: NodeId, ttid: Ttid, parts: tuple[Partition, ...]) -> bool:
+        """Whether these partitions exist, and storages can keep that name; a client that says otherwise is cut off."""
+        if not ttid.is_storable:
+            self.cut(client, f"{ttid} cannot be the name of a transaction")
+            return False
         if parts and min(parts) >= 0 and max(parts) < self.pt.partitions:
             return True
         self.cut(client, f"partitions {parts} are not among the {self.pt.partitions} of the cluster")
@@ -318,7 +321,7 @@ class Transactions(MasterBase):
 
     def on_abort(self, client: NodeId, packet: Abort) -> None:
         """A client wants to be sure that it is aborted."""
-        if not self.is_running or client not in self.clients or not self.are_legal(client, packet.parts):
+        if not self.is_running or client not in self.clients or not self.are_legal(client, packet.ttid, packet.parts):
             return
         decision = self.decided.get(packet.ttid)
         if decision is not None:
@@ -329,6 +332,8 @@ class Transactions(MasterBase):
 
     def begin_abort(self, ttid: Ttid, attempt: int, parts: tuple[Partition, ...], client: NodeId, text: str) -> None:
         """Abort every attempt up to *attempt*; tell *client* when it is durable on one partition's readable cells."""
+        if not ttid.is_storable:
+            return  # a storage that tells of such a vote has made it up
         parts = tuple(p for p in parts if p < self.pt.partitions)
         former = self.aborting.get(ttid)
         if former is not None and client == NO_NODE:

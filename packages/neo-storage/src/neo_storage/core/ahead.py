@@ -6,7 +6,7 @@ Nothing of it has a lock or is awaited. It is checked when it comes, but answere
 from collections.abc import Iterator
 
 from neo_common.checksum import checksum
-from neo_common.ids import NodeId, Oid, Partition, Seconds, Ttid
+from neo_common.ids import MAX_OID, MAX_TID, NodeId, Oid, Partition, Seconds, Ttid
 from neo_common.wire.schema import (
     INLINE_BYTES,
     PIECE_BYTES,
@@ -64,6 +64,8 @@ class Ahead:
             self.gap(client, m.ttid)
             return
         problem = self._too_much(ENTRY_BYTES + len(m.value))
+        if m.oid > MAX_OID:
+            problem = ErrorCode.ILLEGAL, f"oid {m.oid:#x}: ids are below 2**63, as the databases' numbers"
         if problem is None and m.offset + len(m.value) > self._ground.settings.object_bytes:
             problem = too_large(self._ground, m.oid, m.offset + len(m.value))
         if problem is not None:
@@ -210,6 +212,8 @@ def too_large(ground: Ground, oid: Oid, size: int) -> tuple[ErrorCode, str]:
 def check_writes(ground: Ground, partition: Partition, writes: tuple[Write, ...]) -> tuple[ErrorCode, str] | None:
     """Return why *writes* cannot be taken, with the code of the refusal; None if they can."""
     for write in writes:
+        if write.oid > MAX_OID or max(write.base, write.copied_from) > MAX_TID or write.data.size > MAX_TID:
+            return ErrorCode.ILLEGAL, f"oid {write.oid:#x}: ids are below 2**63, as the databases' numbers"
         if ground.partition(write.oid) != partition:
             return ErrorCode.PARTITION, f"oid {write.oid:#x} is not of partition {partition}"
         data = write.data

@@ -365,6 +365,9 @@ class StorageCore:
         if isinstance(packet, s.Vote):
             ground.voted_at = ground.now
         if isinstance(packet, s.Vote | s.Unvote | s.Lock | s.Store | s.StorePiece):
+            if not packet.ttid.is_storable:
+                self.ground.cut(peer, f"{packet.ttid} cannot be the name of a transaction")
+                return Verdict.DROP
             if not ground.serving or packet.epoch != image.epoch:
                 return Verdict.DROP
             if isinstance(packet, s.Vote) and ground.overlay.bytes > ground.settings.overlay_bytes:

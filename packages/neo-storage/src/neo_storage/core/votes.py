@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from neo_common.ids import NO_TID, NodeId, Partition, Seconds, Ttid
+from neo_common.ids import MAX_TID, NO_TID, NodeId, Partition, Seconds, Ttid
 from neo_common.wire.schema import (
     INLINE_BYTES,
     Conflict,
@@ -129,6 +129,8 @@ class Votes:
         if not self.accepts:
             return ErrorCode.NO_SPACE, "the disk of the storage is full"
         settings, image = self._ground.settings, self._ground.image
+        if max(m.known, m.given_tid) > MAX_TID:
+            return ErrorCode.ILLEGAL, f"there is no tid above {MAX_TID:#x}"
         for w, writes in complete:
             if w.partition not in m.parts:
                 return ErrorCode.ILLEGAL, f"partition {w.partition} is not among those touched"

@@ -1,0 +1,27 @@
+"""Hostile peers on every port, while somebody else goes on committing: see `support.fuzz`.
+
+pytest tests/integration/test_fuzz.py --fuzz-seconds 3600 --fuzz-seed 7        for hours, with other attacks
+"""
+
+from pathlib import Path
+
+import pytest
+
+from support.cluster import Cluster
+from support.fuzz import fuzz
+
+
+@pytest.mark.timeout(0)
+def test_hostile_peers_harm_nobody(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    """Every daemon lives, with bounded memory and no traceback; the honest client gets on; its data is as it left it,
+    in memory and on disk.
+    """
+    seconds, seed = pytestconfig.getoption("--fuzz-seconds"), pytestconfig.getoption("--fuzz-seed")
+    with Cluster(tmp_path / "cluster", storages=2, replicas=1, admins=1) as cluster:
+        fuzzer = fuzz(cluster, seconds, seed)
+    for name in ("m1", "s1", "s2", "a1"):
+        for way in ("garbage", "early", "packets of a ADMIN"):
+            assert fuzzer.tried[f"{name} {way}"], (name, way, fuzzer.tried)
+    for name in ("m1", "s1", "s2"):
+        for way in ("replay", "packets of a CLIENT", "packets of a STORAGE"):
+            assert fuzzer.tried[f"{name} {way}"], (name, way, fuzzer.tried)
