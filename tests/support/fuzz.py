@@ -40,6 +40,8 @@ from support.cluster import Cluster
 POWERS: Final = frozenset(
     {
         schema.AskStop,  # an admin stops the cluster
+        schema.AskChange,  # and moves its cells
+        schema.AskDrop,
         schema.AskPack,  # who may read history may have it removed
         schema.AskCollect,  # so may who has looked for garbage
         schema.AskImport,  # an import makes all others read only

@@ -42,12 +42,15 @@ def role_of(node: NodeId) -> Role:
 
 
 def node_text(node: NodeId) -> str:
-    """Return how people write *node*: a letter and a number; `-` for none.
+    """Return how people write *node*: a letter and a number; `-` for none. Never fails: a peer may have made it up.
 
-    >>> node_text(NO_NODE)
-    '-'
+    >>> node_text(NO_NODE), node_text(node_id(Role.STORAGE, 2)), node_text(NodeId(0xFF000001))
+    ('-', 'S2', '?0xff000001')
     """
-    return "-" if node == NO_NODE else f"{_LETTER[Role(node >> 24)]}{node & 0xFFFFFF}"
+    letter = _LETTER.get(node >> 24)  # type: ignore[call-overload]  # a Role is an int
+    if letter is None:
+        return "-" if node == NO_NODE else f"?{node:#x}"
+    return f"{letter}{node & 0xFFFFFF}"
 
 
 class NodeState(IntEnum):
