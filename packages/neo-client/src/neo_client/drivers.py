@@ -160,8 +160,8 @@ class Spin:
         while not (fds := poller.poll(0)) and monotonic() < until:
             _give_way()
         # Late: others want this processor, and had it for ms. Who sleeps is woken in time, who gives way is not.
-        helped = bool(fds) and monotonic() < until
-        self._luck += (helped - self._luck) * 0.05
+        late = monotonic() - until
+        self._luck = 0.0 if late > SPIN_S else self._luck + ((bool(fds) and late < 0) - self._luck) * 0.05
         return fds
 
 
