@@ -35,6 +35,14 @@ def test_scripts_come_to_their_end_without_faults(name: str) -> None:
             assert "unknown" not in own
 
 
+@pytest.mark.parametrize("name", ["pair_1rep", "tiny_2rep"])
+def test_no_cell_is_put_out_of_date_while_storages_dial_each_other_first(name: str) -> None:
+    for seed in range(20):
+        simulation = Simulation(seed, SCENARIOS[name], calm=True)
+        simulation.start()
+        assert simulation.primary_table().version.ptid == 1, seed
+
+
 @pytest.mark.parametrize("name", sorted(SCENARIOS))
 def test_invariants_hold_under_faults(name: str) -> None:
     reads = 0

@@ -18,6 +18,7 @@ from neo_common.wire.schema import (
     SAbort,
     Seal,
     SealOk,
+    Sync,
     SyncOk,
     Unvote,
     UnvoteOk,
@@ -90,9 +91,44 @@ def test_answer_to_another_attempt_does_not_count() -> None:
 
 
 def test_unreachable_cell_is_reported_to_the_primary() -> None:
-    rig = Rig().serve(PAIR)
+    rig = Rig().serve(PAIR, S2)
+    rig.lose(S2)
     sent = rig.receive(C1, vote(write(0)))
     assert only(sent, FwdFail, M1) == FwdFail(PAIR.version, S2)
+
+
+def test_cell_that_was_never_connected_is_reported_after_a_short_patience() -> None:
+    rig = Rig().serve(PAIR)
+    assert of(rig.receive(C1, vote(write(0))), FwdFail) == []
+    assert of(rig.tick(0.9), FwdFail) == []
+    assert only(rig.tick(0.2), FwdFail, M1) == FwdFail(PAIR.version, S2)
+    assert of(rig.tick(2.0), FwdFail) == []
+    assert only(rig.receive(C1, vote(write(2), counter=2)), FwdFail, M1) == FwdFail(PAIR.version, S2)
+
+
+def test_first_connection_brings_the_votes_that_have_waited_for_it() -> None:
+    rig = Rig().serve(PAIR)
+    rig.receive(C1, vote(write(0)))
+    rig.flush()
+    sync = only(rig.connect(S2), Sync, S2)
+    assert [r.ttid for r in sync.records] == [ttid()]
+    ok = SyncOk(P0, PAIR.version, (VoteId(ttid(), 1),))
+    assert only(rig.receive(S2, ok), Voted, C1) == Voted(ttid(), 1, (P0,))
+    assert of(rig.tick(2.0), FwdFail) == []
+
+
+def test_cell_that_is_lost_after_its_first_connection_finds_no_patience() -> None:
+    rig = Rig().serve(PAIR)
+    rig.connect(S2)
+    assert only(rig.lose(S2), FwdFail, M1) == FwdFail(PAIR.version, S2)
+
+
+def test_cell_that_a_new_table_brings_is_given_time_to_connect() -> None:
+    rig = Rig().serve(ALONE)
+    both = table(((S1, U), (S2, U)), ((S1, U), (S2, U)), ptid=2)
+    rig.set_table(both)
+    assert of(rig.receive(C1, vote(write(0))), FwdFail) == []
+    assert only(rig.tick(1.1), FwdFail, M1) == FwdFail(both.version, S2)
 
 
 def test_stable_table_without_a_cell_ends_the_waiting_for_it() -> None:

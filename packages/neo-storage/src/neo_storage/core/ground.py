@@ -47,6 +47,8 @@ class Ground:
         self.settings = settings
         self.now = now
         self.peers: set[NodeId] = set()
+        self.expected: dict[NodeId, Seconds] = {}
+        """Storages that are dialled for the first time, and until when votes just wait for them."""
         self.master: NodeId | None = None
         self.serving = False
         self.seen = max([image.last_tid, *(d.tid for d in image.decisions.values())])
@@ -185,6 +187,11 @@ class Ground:
             mine = (c.state for row in rows for c in row if c.node == self.me)
             self._joining = (table, CellState.JOINING in mine)
         return self._joining[1]
+
+    def partners(self, table: PartitionTable) -> set[NodeId]:
+        """Return the other storages that share a partition with this one under *table*."""
+        shared = {cell.node for p in table.partitions_of(self.me) for cell in table.rows[p]}
+        return shared - {self.me}
 
     def storages(self) -> list[NodeId]:
         """Return the storages that are connected, ascending."""

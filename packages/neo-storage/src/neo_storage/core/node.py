@@ -239,6 +239,7 @@ class StorageCore:
                 (self.copies if event.number > 0 else self.scrub).on_own(event)
             case Connected(peer):
                 ground.peers.add(peer)
+                ground.expected.pop(peer, None)
                 self.reign.connected(peer, role_of(peer))
                 if role_of(peer) == Role.STORAGE:
                     self.copies.connected()
@@ -265,6 +266,7 @@ class StorageCore:
         """Look at deadlines."""
         self.locks.expire()
         self.ahead.expire()
+        self.votes.end_patience()
         self.decisions.report_overdue()
         self.decisions.report_aged()
         self.upkeep.tell_state()

@@ -169,6 +169,7 @@ class Reign:
     def _take(self, master: NodeId, m: Start | Adopt, table: PartitionTable, *, stable: bool) -> None:
         ground = self._ground
         old = ground.image.table
+        is_new = not ground.serving  # else it knows already who is not there
         self._obey(master)
         self.give_lease(master)
         ground.serving = True
@@ -182,6 +183,8 @@ class Reign:
         for ttid, attempt in m.aborts:
             self._decisions.on_abort(master, SAbort(ttid, attempt))
         ground.when_durable(lambda: self._started(master, m))
+        if is_new:
+            self._votes.expect(None)
         led = frozenset(p for p in ground.partitions() if ground.leads(p))
         self._tables.become_lead(led)
         for node in self._votes.missing_peers():  # what was in flight when the connection was lost

@@ -10,6 +10,8 @@ class StorageSettings:
     lease_s: float = 3.0
     lease_margin_s: float = 0.5
     """How much longer the lease is honoured than the primary counts on it: clocks differ, answers travel."""
+    first_dial_s: float = 1.0
+    """How long votes wait for a cell's storage that was not connected yet, after a start or when a table brings it."""
     lock_s: float = 10.0
     """Locks of the ordered path, while others wait for them."""
     overtaken_s: float = 0.05

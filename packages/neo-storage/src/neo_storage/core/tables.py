@@ -105,6 +105,7 @@ class Tables:
         """Do what the table, which was *old*, asks of this node. *last* None: no join begins."""
         ground = self._ground
         me, table = ground.me, ground.image.table
+        self._votes.expect(old)
         lost = {p for p in ground.partitions() if lead(old, p) == me and lead(table, p) != me}
         self._votes.leave(frozenset(lost))
         self._locks.leave(frozenset(lost))

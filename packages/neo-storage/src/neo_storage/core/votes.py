@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from neo_common.ids import MAX_TID, NO_TID, NodeId, Partition, Seconds, Ttid
+from neo_common.model.partition_table import PartitionTable
+from neo_common.states import CellState
 from neo_common.wire.schema import (
     INLINE_BYTES,
     Conflict,
@@ -35,6 +37,8 @@ from neo_storage.core.ground import Ground, lead, written
 from neo_storage.core.locks import Locks, Want
 from neo_storage.core.log_records import LogCommit, LogUnvote, LogVote
 from neo_storage.core.tentative import ENTRY_BYTES
+
+READABLE = (CellState.UP_TO_DATE, CellState.FEEDING)
 
 
 @dataclass(slots=True)
@@ -233,11 +237,40 @@ class Votes:
                 if node in ground.peers:
                     self._ahead.bring(node, ground.image.voted[record.ttid][record.partition])
                     for_node.setdefault(node, []).append(record)
-                else:
+                elif not self.is_expected(record.partition, node):
                     ground.send(ground.master, FwdFail(table.version, node))
         for node, lot in for_node.items():
             for fitting in _lots(lot):
                 ground.send(node, Fwd(ground.image.epoch, table.version, fitting))
+
+    def is_expected(self, partition: Partition, node: NodeId) -> bool:
+        """Return whether *node* will be here soon: then Sync brings it the vote, and stands for FwdOk.
+
+        A cell that joins gets no Sync by connecting: its join has failed.
+        """
+        ground = self._ground
+        return ground.now < ground.expected.get(node, ground.now) and ground.state(partition, node) in READABLE
+
+    def expect(self, old: PartitionTable | None) -> None:
+        """Give those time to connect with whom this storage shares a partition now, and did not under *old*."""
+        ground, table = self._ground, self._ground.image.table
+        partners = ground.partners(table)
+        former = set() if old is None else ground.partners(old)
+        until = Seconds(ground.now + ground.settings.first_dial_s)
+        for node in sorted(partners - former - ground.peers):
+            ground.expected[node] = until
+        for node in sorted(set(ground.expected) - partners):
+            del ground.expected[node]
+
+    def end_patience(self) -> None:
+        """Tell the primary of those who have not come although votes wait for them."""
+        ground = self._ground
+        late = sorted(n for n, until in ground.expected.items() if ground.now >= until)
+        for node in late:
+            del ground.expected[node]
+        for node in self.missing_peers():
+            if node in late:
+                ground.send(ground.master, FwdFail(ground.image.table.version, node))
 
     def nodes_to_await(self, partition: Partition) -> set[NodeId]:
         """Return the cells that must have a vote durable: written in the newest table or in the last stable one."""
@@ -430,7 +463,8 @@ class Votes:
     def missing_peers(self) -> list[NodeId]:
         """Return whom votes in progress wait for that is not connected."""
         nodes = {n for parts in self.ballots.values() for p, b in parts.items() for n in b.waiting[p]}
-        return sorted(n for n in nodes if n != self._ground.me and n not in self._ground.peers)
+        here = {self._ground.me, *self._ground.peers, *self._ground.expected}
+        return sorted(nodes - here)
 
 
 def _lots(records: Sequence[Record]) -> Iterator[tuple[Record, ...]]:
