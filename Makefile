@@ -1,5 +1,5 @@
 # make check   style, types, import contracts, unit + property + simulation tests    under two minutes
-# make test    all of it, with real daemons and ZODB's own suites
+# make test    all of it, with real daemons, ZODB's own suites, private MariaDB and PostgreSQL servers
 # make soak    hours: simulation and nemesis with seeds that nobody has seen, ZODB's suites while storages are killed
 # make demo    a cluster, and a real job on it (FS=path/to/Data.fs to bring your own data)
 # make bench   figures, beside ZEO's
@@ -14,16 +14,25 @@ COMPILED := $(wildcard packages/neo-common/src/neo_common/*/*.pyx packages/neo-c
             packages/neo-common/src/neo_common/wire/schema.py
 FAST := $(wildcard tests/unit tests/property tests/simulation tests/transcripts) packages
 
-.PHONY: check test soak demo bench venv lint fast clean
+.PHONY: check test servers soak demo bench venv lint fast clean
 
 check: lint fast
 
-test: check
+test: check servers
 	$(BIN)/pytest --no-skips -q -m slow -n $(JOBS) --dist loadgroup
 
-soak: venv
+soak: servers
 	$(BIN)/pytest -q -rA -m soak tests/nemesis tests/zodb
 	$(BIN)/pytest -q -m soak tests/simulation
+
+# MariaDB, PostgreSQL and their drivers: for `make test` only. Debian and Ubuntu packages, where the machine allows it.
+servers: .venv/.drivers
+	@tests/support/install_servers.sh
+
+.venv/.drivers: .venv/.installed requirements-test.txt
+	@tests/support/install_servers.sh
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	@touch $@
 
 lint: venv
 	$(BIN)/ruff check .

@@ -101,6 +101,8 @@ class State:
 class MemoryBackend:
     """Backend, Reader and, through `range_reader`, RangeReader."""
 
+    at_once = True
+
     def __init__(self) -> None:
         self._state = State()
 

@@ -9,6 +9,7 @@ from gevent.monkey import get_original
 # Any: gevent hands out originals without types. An unpatched process, as in tests, gets the same.
 _start_new_thread: Final[Any] = get_original("_thread", "start_new_thread")
 _allocate_lock: Final[Any] = get_original("_thread", "allocate_lock")
+_sleep: Final[Any] = get_original("time", "sleep")
 NativeQueue: Final[Any] = get_original("queue", "SimpleQueue")
 """A queue between native threads, and from the hub to them; never to be waited for in the hub."""
 
@@ -38,6 +39,11 @@ def start(function: Callable[[], None]) -> Callable[[float], bool]:
 
     _start_new_thread(run, ())
     return wait
+
+
+def pause(seconds: float) -> None:
+    """Let this native thread rest. In the hub only before anything else runs in it: it blocks."""
+    _sleep(seconds)
 
 
 class Bell:

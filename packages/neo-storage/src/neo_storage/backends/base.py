@@ -47,6 +47,9 @@ class Place(NamedTuple):
 class Reader(Protocol):
     """What the core reads while it decides."""
 
+    at_once: bool
+    """Whether the core may call it while it decides: it answers in microseconds, without waiting for anybody."""
+
     def current(self, partition: Partition, oid: Oid) -> Tid:
         """Return the serial of the last revision (a deletion counts), 0 if there is none."""
 
@@ -239,7 +242,16 @@ class PackStep(NamedTuple):
 
 
 class RangeReader(Protocol):
-    """Long reads, each on a connection and thread of its own; they see what was applied when they began."""
+    """Reads on a connection and thread of their own; each sees what was applied when it began.
+
+    Raises: BackendLost when the connection is gone: the next call makes another.
+    """
+
+    def current(self, partition: Partition, oid: Oid) -> Tid:
+        """As `Reader.current`."""
+
+    def load(self, partition: Partition, oid: Oid, before: Tid) -> Stored | None:
+        """As `Reader.load`."""
 
     def history(self, partition: Partition, oid: Oid, limit: int) -> tuple[Change, ...]:
         """Return the last *limit* revisions, newest first."""
@@ -312,7 +324,17 @@ class Backend(Reader, Protocol):
         """Create or open the database, check its settings, and return what it knows."""
 
     def apply(self, ops: Sequence[Op], position: int) -> None:
-        """Write *ops* and the mark *position* in one SQL transaction. On the applier's thread."""
+        """Write *ops* and the mark *position* in one SQL transaction. On the applier's thread.
+
+        Raises: DiskFull, and nothing of it is there; BackendLost, and that is unknown: `reconnect` says it.
+        """
+
+    def reconnect(self) -> bool:
+        """Connect anew after BackendLost; return whether the last batch that was tried is in the database.
+
+        On the applier's thread. Raises: BackendLost, it may be tried again; BackendError when the database is not what
+        it was.
+        """
 
     def checkpoint(self) -> int:
         """Make what was applied durable; return the log position up to which it is. On the applier's thread."""

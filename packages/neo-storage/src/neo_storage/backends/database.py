@@ -47,8 +47,8 @@ class Database(Protocol):
     def transaction(self, doing: str) -> AbstractContextManager[None]:
         """A transaction that writes: committed at the end of the block, rolled back when it raises."""
 
-    def snapshot(self, doing: str) -> AbstractContextManager[None]:
-        """A transaction that reads: all of it sees one moment."""
+    def snapshot(self, doing: str, *, is_single: bool = False) -> AbstractContextManager[None]:
+        """A transaction that reads: all of it sees one moment. `is_single`: it is one statement."""
 
     def close(self) -> None:
         """Release it; never raises."""

@@ -41,7 +41,7 @@ class DatabaseReader:
         """Return the serial of the last revision (a deletion counts), 0 if there is none."""
         if oid > MAX_OID:
             return NO_TID
-        with self._db.snapshot("current serial"):
+        with self._db.snapshot("current serial", is_single=True):
             row = self._db.one(self._sql.current, (partition, oid))
         return Tid(row[0] or 0) if row else NO_TID
 
@@ -49,7 +49,7 @@ class DatabaseReader:
         """Return the last revision below *before*; its data is in pieces above PIECE_BYTES. None if there is none."""
         if oid > MAX_OID:
             return None
-        with self._db.snapshot("load"):
+        with self._db.snapshot("load", is_single=True):
             row = self._db.one(self._sql.load, (partition, oid, min(before, MAX_TID)))
         return None if row is None else stored(oid, row)
 
@@ -57,7 +57,7 @@ class DatabaseReader:
         """Return the last *limit* revisions, newest first."""
         if oid > MAX_OID:
             return ()
-        with self._db.snapshot("history"):
+        with self._db.snapshot("history", is_single=True):
             rows = self._db.rows(self._sql.history, (partition, oid, limit))
         return tuple(
             Change(Tid(tid), size, _NO_METADATA if user is None else Metadata(user, description, extension))
@@ -149,7 +149,7 @@ class DatabaseReader:
         """Return what AskUndo wants of one object; None when it has no revision at *tid*."""
         if oid > MAX_OID:
             return None
-        with self._db.snapshot("undo"):
+        with self._db.snapshot("undo", is_single=True):
             copied: dict[int, int] = dict(self._db.rows(self._sql.undo_revisions, (partition, oid)))
         if tid not in copied:
             return None
@@ -166,7 +166,7 @@ class DatabaseReader:
         """
         if oid > MAX_OID or tid > MAX_TID or offset > MAX_TID or offset % PIECE_BYTES:
             return None
-        with self._db.snapshot("piece"):
+        with self._db.snapshot("piece", is_single=True):
             row = self._db.one(self._sql.piece, (partition, oid, tid, offset // PIECE_BYTES, offset))
         return None if row is None else bytes(row[0])
 

@@ -35,6 +35,8 @@ _LOAD: Final = QUERIES.load.text
 class SqliteBackend:
     """`backends.base.Backend` on a SQLite database file. No other process may have it open, and not this one twice."""
 
+    at_once = True
+
     def __init__(
         self,
         path: Path,
@@ -186,6 +188,10 @@ class SqliteBackend:
         with self._db.transaction("apply"):
             self._writer.write(ops, position)
         self._position = position
+
+    def reconnect(self) -> bool:
+        """Never asked: a file is not lost. Raises: BackendError."""
+        raise BackendError(f"{self._path} is a file: there is no connection to lose")
 
     def pack_step(self, partition: Partition, tid: Tid, limit: int) -> PackStep:
         """Pack one slice of a cell: about *limit* revisions looked at. On the applier's thread; resumable."""

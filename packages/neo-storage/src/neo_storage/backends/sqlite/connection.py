@@ -128,9 +128,12 @@ class SqliteDatabase:
             raise translate(error, f"{doing} in {self._path}") from error
 
     @contextmanager
-    def snapshot(self, doing: str) -> Iterator[None]:
+    def snapshot(self, doing: str, *, is_single: bool = False) -> Iterator[None]:
         """A read transaction: what was applied when it began, and nothing later."""
         try:
+            if is_single:
+                yield
+                return
             self._connection.execute("BEGIN")
             try:
                 yield

@@ -1,0 +1,115 @@
+"""MariaDB or MySQL under a storage.
+
+InnoDB keeps a table in the order of its key, as our schema wants it. With the settings that are read back, a committed
+transaction is on disk when COMMIT returns: a checkpoint has nothing left to do.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from neo_common.errors import BackendError
+from neo_common.wire.schema import PIECE_BYTES
+from neo_storage.backends.dialect import Statement
+from neo_storage.backends.mysql.connection import MysqlDatabase
+from neo_storage.backends.mysql.schema import DIALECT
+from neo_storage.backends.server import UNKNOWN_FREE, ServerBackend, ServerDatabase
+
+_PACKET_BYTES: Final = 4 * PIECE_BYTES
+"""What the server must take in one statement, at least: a piece, each byte of which may become two."""
+
+
+class MysqlBackend(ServerBackend):
+    """`backends.base.Backend` on a database of a MariaDB or MySQL server, which nobody else uses."""
+
+    def __init__(
+        self,
+        *,
+        database: str,
+        user: str,
+        password: str = "",
+        socket: str = "",
+        host: str = "",
+        port: int = 3306,
+        timeout_s: float = 120.0,
+        directory: str = "",
+        is_unsafe: bool = False,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
+        """*socket*, or else *host* and *port*. *timeout_s*: for one answer of the server, then it counts as lost.
+
+        *directory*: where the server has its files, if that is on this machine; empty: ask it, when it has a socket.
+        """
+        where = socket or f"{host}:{port}"
+        super().__init__(f"database {database} of MariaDB at {where}", DIALECT, is_unsafe=is_unsafe)
+        self._arguments: dict[str, Any] = {
+            "database": database,
+            "user": user,
+            "password": password,
+            "connect_timeout": 10,
+            "read_timeout": max(1, round(timeout_s)),
+            "write_timeout": max(1, round(timeout_s)),
+            **(more or {}),
+        }
+        self._arguments.update({"unix_socket": socket} if socket else {"host": host, "port": port})
+        self._directory = directory
+        self._is_local = bool(socket)
+
+    def database(self) -> ServerDatabase:
+        """Return a connection, not yet made."""
+        return MysqlDatabase(self._arguments, self.what)
+
+    def unsafe_settings(self, db: ServerDatabase) -> list[str]:
+        """Return what could lose data. Raises: BackendError when the packet limit is too low."""
+        row = db.one(
+            Statement(
+                "SELECT @@innodb_flush_log_at_trx_commit, @@log_bin, @@sync_binlog, @@innodb_doublewrite,"
+                " @@max_allowed_packet, @@datadir"
+            )
+        )
+        assert row is not None, "a SELECT of variables has one row"
+        flush, has_binlog, sync, doublewrite, packet, directory = row
+        if packet < _PACKET_BYTES:
+            raise BackendError(
+                f"{self.what} takes statements of at most {packet} bytes: set max_allowed_packet to"
+                f" {_PACKET_BYTES >> 20}M or more"
+            )
+        if self._is_local and not self._directory:
+            self._directory = directory
+        found = []
+        if flush != 1:
+            found.append(f"innodb_flush_log_at_trx_commit is {flush}, must be 1")
+        if has_binlog and sync != 1:
+            found.append(f"sync_binlog is {sync}, must be 1 with a binary log")
+        if str(doublewrite) in ("0", "OFF"):
+            found.append("innodb_doublewrite is off, must be on")
+        return found
+
+    def take_lock(self, db: ServerDatabase) -> str:
+        """Take the named lock of the database, or say which connection has it."""
+        name = "concat('neo.', md5(database()))"
+        row = db.one(Statement(f"SELECT get_lock({name}, 0), is_used_lock({name})"))
+        assert row is not None, "a SELECT of functions has one row"
+        return "" if row[0] == 1 else f"connection {row[1]} of the server (SHOW PROCESSLIST)"
+
+    def tables(self, db: ServerDatabase) -> set[str]:
+        """Return the names of all tables."""
+        rows = db.rows(Statement("SELECT table_name FROM information_schema.tables WHERE table_schema = database()"))
+        return {name for (name,) in rows}
+
+    def used_bytes(self, db: ServerDatabase) -> int:
+        """Return what InnoDB's statistics say."""
+        row = db.one(
+            Statement(
+                "SELECT sum(data_length + index_length) FROM information_schema.tables WHERE table_schema = database()"
+            )
+        )
+        return int(row[0] or 0) if row else 0
+
+    def free_bytes(self) -> int:
+        """Return what is free on the disk of a server on this machine."""
+        if not self._directory or not Path(self._directory).exists():
+            return UNKNOWN_FREE
+        status = os.statvfs(self._directory)
+        return status.f_bavail * status.f_frsize

@@ -1,0 +1,106 @@
+"""PostgreSQL under a storage.
+
+With the settings that are read back, a committed transaction is on disk when COMMIT returns: a checkpoint has nothing
+left to do. Connections must be direct: a pooler between would lose the lock and the prepared statements.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from neo_common.errors import BackendError
+from neo_storage.backends.dialect import Statement
+from neo_storage.backends.postgresql.connection import PostgresqlDatabase
+from neo_storage.backends.postgresql.schema import DIALECT, SESSION
+from neo_storage.backends.server import UNKNOWN_FREE, ServerBackend, ServerDatabase
+
+_LOCK: Final = 0x4E454F53
+"""`NEOS`: the advisory lock; they are counted per database."""
+
+
+class PostgresqlBackend(ServerBackend):
+    """`backends.base.Backend` on a database of a PostgreSQL server, which nobody else uses."""
+
+    def __init__(
+        self,
+        *,
+        database: str,
+        user: str,
+        password: str = "",
+        socket: str = "",
+        host: str = "",
+        port: int = 5432,
+        timeout_s: float = 120.0,
+        directory: str = "",
+        is_unsafe: bool = False,
+    ) -> None:
+        """*socket* (the folder that it is in), or else *host*; and *port*. *timeout_s*: of silence of the server.
+
+        *directory*: where the server has its files, if that is on this machine; empty: its disk is not looked at.
+        """
+        where = socket or host
+        super().__init__(f"database {database} of PostgreSQL at {where}:{port}", DIALECT, is_unsafe=is_unsafe)
+        self._arguments: dict[str, Any] = {
+            "dbname": database,
+            "user": user,
+            "host": where,
+            "port": port,
+            "connect_timeout": 10,
+            "application_name": "neo",
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": round(1000 * timeout_s),
+        }
+        if password:
+            self._arguments["password"] = password
+        self._directory = directory
+
+    def database(self) -> ServerDatabase:
+        """Return a connection, not yet made."""
+        return PostgresqlDatabase(self._arguments, self.what)
+
+    def unsafe_settings(self, db: ServerDatabase) -> list[str]:
+        """Return what could lose data. Raises: BackendError when the server does not take our settings."""
+        names = (*SESSION, "fsync", "full_page_writes")
+        rows = db.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (list(names),)).fetchall()
+        settings: dict[str, str] = dict(rows)
+        for name, wanted in SESSION.items():
+            if settings.get(name, wanted) != wanted:
+                raise BackendError(f"{self.what} has {name} = {settings[name]}, not {wanted}, for this connection")
+        return [f"{n} is {settings[n]}, must be on" for n in ("fsync", "full_page_writes") if settings[n] != "on"]
+
+    def take_lock(self, db: ServerDatabase) -> str:
+        """Take the advisory lock of the database, or say which connection has it."""
+        row = db.one(Statement(f"SELECT pg_try_advisory_lock({_LOCK})"))
+        if row is not None and row[0]:
+            return ""
+        row = db.one(
+            Statement(
+                "SELECT string_agg(pid::text, ', ') FROM pg_locks WHERE locktype = 'advisory' AND granted"
+                " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            )
+        )
+        return f"server process {row[0] if row else None} (pg_stat_activity)"
+
+    def tables(self, db: ServerDatabase) -> set[str]:
+        """Return the names of all tables of the schema that we would write to."""
+        rows = db.rows(Statement("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"))
+        return {name for (name,) in rows}
+
+    def _prepare(self, db: ServerDatabase) -> None:
+        super()._prepare(db)
+        assert isinstance(db, PostgresqlDatabase), "`database` makes no others"
+        db.prepare()
+
+    def used_bytes(self, db: ServerDatabase) -> int:
+        """Return the size of the database."""
+        row = db.one(Statement("SELECT pg_database_size(current_database())"))
+        return int(row[0]) if row else 0
+
+    def free_bytes(self) -> int:
+        """Return what is free on the disk of a server on this machine."""
+        if not self._directory or not Path(self._directory).exists():
+            return UNKNOWN_FREE
+        status = os.statvfs(self._directory)
+        return status.f_bavail * status.f_frsize

@@ -1,0 +1,121 @@
+"""Connections to PostgreSQL, and what its errors mean to us."""
+
+import struct
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from typing import Any, Final
+
+import psycopg2
+import psycopg2.extensions
+
+from neo_common.errors import BackendError, BackendLost, DataCorrupted, DiskFull
+from neo_storage.backends.database import Row
+from neo_storage.backends.dialect import Many
+from neo_storage.backends.postgresql.queries import PREPARE, QUERIES
+from neo_storage.backends.postgresql.schema import SESSION
+from neo_storage.backends.server import ServerDatabase
+
+_ROWS: Final = 1000
+_STATEMENT_BYTES: Final = 8 * 2**20
+"""Of bytes in one statement, about: each becomes two digits, and the server's limit is 1 GB."""
+_BYTEA: Final = 17
+
+_REFUSED: Final = ("28", "3D000", "42501", "3F000")
+_CORRUPT: Final = ("XX001", "XX002")
+_FULL: Final = ("53100", "53400")
+_LOST: Final = ("08", "57", "40", "55P03", "53300", "25006", "25P02")
+"""Connection, operator's intervention, rolled back (deadlock), lock timeout, too many connections, read only."""
+
+
+def translate(error: Exception, doing: str) -> BackendError:
+    """Return our error for one of the driver, to be raised `from` it."""
+    code = getattr(error, "pgcode", None) or ""
+    text = f"{doing}: {' '.join(str(error).split()) or type(error).__name__} ({code or 'no code'})"
+    if code.startswith(_FULL):
+        return DiskFull(text)
+    if code.startswith(_CORRUPT):
+        return DataCorrupted(text)
+    says_no = any(word in text for word in ("authentication failed", "does not exist", "no pg_hba.conf entry"))
+    if code.startswith(_REFUSED) or (not code and says_no):
+        return BackendError(
+            f"{text}. It needs a database that is owned by its user (docs/operating.md, MariaDB and PostgreSQL)"
+        )
+    if not code or code.startswith(_LOST):  # without a code it was the connection, not the server, that spoke
+        return BackendLost(text)
+    return BackendError(text)
+
+
+def _as_bytes(value: Any, cursor: Any) -> bytes | None:
+    found = psycopg2.BINARY(value, cursor)
+    return None if found is None else bytes(found)
+
+
+_BYTES: Final = psycopg2.extensions.new_type((_BYTEA,), "NEO_BYTES", _as_bytes)
+
+
+class PostgresqlDatabase(ServerDatabase):
+    """A connection, made when it is needed."""
+
+    statements = QUERIES
+    driver_error = psycopg2.Error
+
+    def __init__(self, arguments: dict[str, Any], what: str) -> None:
+        """*arguments* of psycopg2.connect."""
+        super().__init__(self._new, what)
+        self._arguments = arguments
+
+    def _new(self) -> Any:
+        connection = psycopg2.connect(**self._arguments, options=" ".join(f"-c {n}={v}" for n, v in SESSION.items()))
+        connection.autocommit = True
+        psycopg2.extensions.register_type(_BYTES, connection)
+        cursor = connection.cursor()
+        cursor.execute("SELECT count(*) FROM pg_tables WHERE schemaname = current_schema() AND tablename = 'obj'")
+        if cursor.fetchone()[0]:
+            self._prepare(cursor)
+        return connection
+
+    def _prepare(self, cursor: Any) -> None:
+        for text in PREPARE:
+            cursor.execute(text)
+
+    def prepare(self) -> None:
+        """Prepare what is prepared for each connection: after the tables were made."""
+        cursor = self._connection.cursor()
+        cursor.execute("DEALLOCATE ALL")
+        self._prepare(cursor)
+
+    def translate(self, error: Exception, doing: str) -> BackendError:
+        """Return our error for one of the driver."""
+        return translate(error, doing)
+
+    def begin_snapshot(self) -> str:
+        """Return the statement that begins a transaction that reads one moment."""
+        return "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+    def parts(self, many: Many, rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+        """Yield *rows* in portions."""
+        begin, used = 0, 0
+        for at, row in enumerate(rows):
+            size = sum(len(value) for value in row if isinstance(value, bytes))
+            if at > begin and (used + size > _STATEMENT_BYTES or at - begin >= _ROWS):
+                yield rows[begin:at]
+                begin, used = at, 0
+            used += size
+        yield rows[begin:]
+
+    def run_many(self, many: Many, rows: Sequence[Row]) -> int:
+        """Run it for all *rows*; values go by COPY, which needs no digits for bytes."""
+        if many is QUERIES.add_data and rows:
+            self._copy_data(rows)
+            return len(rows)
+        return super().run_many(many, rows)
+
+    def _copy_data(self, rows: Sequence[Row]) -> None:
+        out = BytesIO()
+        out.write(b"PGCOPY\n\xff\r\n\0" + bytes(8))
+        for number, value in rows:
+            out.write(struct.pack(">hiqi", 2, 8, number, len(value)))
+            out.write(value)
+        out.write(struct.pack(">h", -1))
+        out.seek(0)
+        self._connection.cursor().copy_expert("COPY data (id, value) FROM STDIN (FORMAT binary)", out)

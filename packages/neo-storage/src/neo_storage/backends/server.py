@@ -1,0 +1,438 @@
+"""What MariaDB and PostgreSQL have in common as back ends: connections that may be lost, and a database that others
+could reach.
+
+One connection writes, on the applier's thread; every reader has its own. All of them make themselves anew. The writer's
+also holds a lock that the server keeps for the node, and each transaction looks first whether the database still has
+the mark of this process (`owner`): whoever took it over meanwhile, by whatever accident, cannot be overwritten.
+"""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Final
+
+from neo_common.errors import BackendError, BackendLost, DataCorrupted
+from neo_common.ids import Oid, Partition, Tid
+from neo_storage.backends import logical
+from neo_storage.backends.base import Kept, Op, PackStep, RangeReader, Stored
+from neo_storage.backends.database import Row
+from neo_storage.backends.dialect import Dialect, Many, Scan, Statement
+from neo_storage.backends.kept import read_kept
+from neo_storage.backends.migration import migrate
+from neo_storage.backends.range_reader import DatabaseReader
+from neo_storage.backends.removal import pack_slice
+from neo_storage.backends.statements import Statements
+from neo_storage.backends.writer import Writer
+from neo_storage.native import pause
+
+OPEN_S: Final = 30.0
+"""How long a start waits for a server that is not there yet."""
+LOCK_S: Final = 10.0
+"""How long it waits for the server to notice that the last owner of the database is gone."""
+UNKNOWN_FREE: Final = 2**62
+"""Free room where nobody can tell: the disk is another machine's. A full one is noticed when it refuses."""
+
+
+class ServerDatabase(ABC):
+    """`backends.database.Database` on a DB-API connection. `connect` is called whenever there is none."""
+
+    statements: Statements
+
+    def __init__(self, connect: Callable[[], Any], what: str) -> None:
+        """*connect* returns a connection in autocommit, or raises the driver's errors. *what*: the database, in words.
+
+        Any: neither driver has types.
+        """
+        self._connect = connect
+        self.what = what
+        self._connection: Any = None
+        self.owner: bytes | None = None
+        """What `config` must have as its owner when this connection writes; None: not asked."""
+
+    # ---- for the dialects
+
+    driver_error: ClassVar[type[Exception]]
+
+    @abstractmethod
+    def translate(self, error: Exception, doing: str) -> BackendError:
+        """Return our error for one of the driver."""
+
+    @abstractmethod
+    def begin_snapshot(self) -> str:
+        """Return the statement that begins a transaction that reads one moment."""
+
+    @abstractmethod
+    def parts(self, many: Many, rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+        """Yield *rows* in portions that the server takes in one statement."""
+
+    # ---- the connection
+
+    @contextmanager
+    def errors(self, doing: str) -> Iterator[None]:
+        """Raise our errors for the driver's; after one that leaves the connection in doubt it is dropped."""
+        try:
+            if self._connection is None:
+                self._connection = self._connect()
+            yield
+        except self.driver_error as error:
+            ours = self.translate(error, f"{doing} in {self.what}")
+            if isinstance(ours, BackendLost):
+                self.close()
+            raise ours from error
+
+    def close(self) -> None:
+        """Release the connection; the next use makes another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except self.driver_error:
+                return  # it is gone, which was what was wanted
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._connection is not None
+
+    # ---- transactions
+
+    @contextmanager
+    def transaction(self, doing: str) -> Iterator[None]:
+        """A transaction that writes. After an error at COMMIT it is unknown whether it was: BackendLost."""
+        with self.errors(doing):
+            self.execute("BEGIN")
+            try:
+                if self.owner is not None:
+                    self._check_owner()
+                yield
+            except BaseException:
+                self._roll_back()
+                raise
+        with self.errors(f"COMMIT of {doing}"):
+            try:
+                self.execute("COMMIT")
+            except self.driver_error as error:
+                self.close()
+                raise BackendLost(f"COMMIT of {doing} in {self.what}: {error}") from error
+
+    @contextmanager
+    def snapshot(self, doing: str, *, is_single: bool = False) -> Iterator[None]:
+        """A transaction that reads; one statement is a snapshot by itself."""
+        with self.errors(doing):
+            if is_single:
+                yield
+                return
+            self.execute(self.begin_snapshot())
+            try:
+                yield
+            finally:
+                self._roll_back()
+
+    def _roll_back(self) -> None:
+        if self._connection is not None:
+            try:
+                self.execute("ROLLBACK")
+            except self.driver_error:
+                self.close()  # the server rolls back what has lost its connection
+
+    def _check_owner(self) -> None:
+        row = self.one(Statement("SELECT value FROM config WHERE name = 'owner' FOR UPDATE"))
+        if row is None or row[0] != self.owner:
+            raise BackendError(
+                f"{self.what} was taken over by another process while this one was running: stop one of them,"
+                " each storage needs a database of its own"
+            )
+
+    # ---- statements
+
+    def execute(self, text: str, arguments: Sequence[object] | None = None) -> Any:
+        """Run one statement; return its cursor."""
+        cursor = self._connection.cursor()
+        cursor.execute(text, arguments)
+        return cursor
+
+    def one(self, statement: Statement, arguments: Sequence[object] = ()) -> Row | None:
+        """Return the first row, None if there is none."""
+        row: Row | None = self._run(statement, arguments).fetchone()
+        return row
+
+    def rows(self, statement: Statement, arguments: Sequence[object] = ()) -> list[Row]:
+        """Return all rows."""
+        return list(self._run(statement, arguments).fetchall())
+
+    def run(self, statement: Statement, arguments: Sequence[object] = ()) -> None:
+        """Run what gives no rows."""
+        self._run(statement, arguments)
+
+    def _run(self, statement: Statement, arguments: Sequence[object]) -> Any:
+        if not statement.order:
+            return self.execute(statement.text)
+        return self.execute(statement.text, tuple(arguments[at] for at in statement.order))
+
+    def scan(self, scan: Scan, low: int, high: int, *also: object) -> Iterator[Row]:
+        """Yield the rows of a walk, in pages: a driver fetches whole answers."""
+        while True:
+            edge = self.one(scan.edge, (low, high, *also))
+            if edge is None:
+                yield from self.rows(scan.rows, (low, high, *also))
+                return
+            if scan.is_up:
+                yield from self.rows(scan.rows, (low, edge[0], *also))
+                low = edge[0] + 1
+            else:
+                yield from self.rows(scan.rows, (edge[0], high, *also))
+                high = edge[0] - 1
+
+    def run_many(self, many: Many, rows: Sequence[Row]) -> int:
+        """Run it for all *rows*, in as few statements as the server takes. Return how many rows it has changed."""
+        changed = 0
+        for portion in self.parts(many, rows) if rows else ():
+            text = many.head + many.between.join([many.row] * len(portion)) + many.tail
+            changed += self.execute(text, [value for row in portion for value in row]).rowcount
+        return changed
+
+    def values(self, ids: Sequence[int]) -> dict[int, bytes]:
+        """Return the rows of `data` with these ids."""
+        if not ids:
+            return {}
+        marks = ", ".join(["%s"] * len(ids))
+        return dict(self.execute(f"SELECT id, value FROM data WHERE id IN ({marks})", list(ids)).fetchall())
+
+    def config(self) -> dict[str, int | bytes]:
+        """Return `config`."""
+        rows = self.rows(self.statements.config)
+        return {name: value if number is None else number for name, number, value in rows}
+
+    def set_config(self, values: dict[str, int | bytes]) -> None:
+        """Write into `config`."""
+        rows = [(n, v, None) if isinstance(v, int) else (n, None, v) for n, v in values.items()]
+        self.run_many(self.statements.set_config, rows)
+
+
+class ServerBackend(ABC):
+    """`backends.base.Backend` on a server."""
+
+    at_once = False
+
+    def __init__(self, what: str, dialect: Dialect, *, is_unsafe: bool) -> None:
+        """*what*: the database, in words, without secrets. `is_unsafe`: settings that lose data are accepted."""
+        self.what = what
+        self._dialect = dialect
+        self._is_unsafe = is_unsafe
+        self._position = -1
+        self._tried = -1
+        self._used = 0
+        self._writing: ServerDatabase | None = None
+        self._reading: DatabaseReader | None = None
+        self._writer: Writer
+
+    # ---- for the back ends
+
+    @abstractmethod
+    def database(self) -> ServerDatabase:
+        """Return a connection, not yet made, for one thread."""
+
+    @abstractmethod
+    def unsafe_settings(self, db: ServerDatabase) -> list[str]:
+        """Return what of the server's settings could lose what it has called durable, each with its remedy.
+
+        Raises: BackendError for what no storage can work with.
+        """
+
+    @abstractmethod
+    def take_lock(self, db: ServerDatabase) -> str:
+        """Take the lock that the server keeps for who has the database, if it is free; else say who has it."""
+
+    @abstractmethod
+    def tables(self, db: ServerDatabase) -> set[str]:
+        """Return the names of all tables in the database."""
+
+    @abstractmethod
+    def used_bytes(self, db: ServerDatabase) -> int:
+        """Return how much the database takes on the server's disk."""
+
+    @abstractmethod
+    def free_bytes(self) -> int:
+        """Return how much is free there; UNKNOWN_FREE where that cannot be known. Asks no server."""
+
+    # ---- life
+
+    def open(self) -> Kept:
+        """Create the tables or check them, check the server's settings, take the lock; return what is known.
+
+        Raises: BackendLost when the server is not to be reached, BackendError when it is not fit or does not let us.
+        """
+        delay_s, waited_s = 0.1, 0.0
+        while True:
+            try:
+                return self._open()
+            except BackendLost:
+                self.close()
+                if waited_s >= OPEN_S:
+                    raise
+                pause(delay_s)
+                waited_s += delay_s
+                delay_s = min(2.0, 2 * delay_s)
+            except BaseException:
+                self.close()
+                raise
+
+    def _open(self) -> Kept:
+        db = self._writing = self.database()
+        with db.errors("opening"):
+            self._take(db)
+            self._prepare(db)
+            migrate(db, self.what)
+            self._check_privileges(db)
+        owner = os.urandom(16)
+        with db.transaction("opening"):
+            db.set_config({"owner": owner})
+        db.owner = owner
+        with db.snapshot("opening"):
+            kept = read_kept(db)
+            self._writer = Writer.of(db, kept)
+        self._position = self._tried = kept.position
+        self._look_at_size(db)
+        return kept
+
+    def _take(self, db: ServerDatabase) -> None:
+        """Check the settings of a server that we have just connected to, and take the lock."""
+        unsafe = self.unsafe_settings(db)
+        if unsafe and not self._is_unsafe:
+            raise BackendError(
+                f"{self.what} would lose what it has called durable, when its machine fails: {'; '.join(unsafe)}."
+                " Mend the server's settings, or accept it with `unsafe: true`"
+            )
+        waited_s = 0.0
+        while holder := self.take_lock(db):
+            if waited_s >= LOCK_S:
+                raise BackendError(
+                    f"{self.what} is in use by {holder}: each storage needs a database of its own, to itself"
+                )
+            pause(0.2)
+            waited_s += 0.2
+
+    def _prepare(self, db: ServerDatabase) -> None:
+        """Make the tables, unless they are there. A process killed within it goes on at the next start."""
+        ours = {table.name for table in logical.TABLES}
+        there = self.tables(db)
+        if "config" in there and "format" in db.config():
+            return
+        foreign = sorted(there - ours)
+        if foreign:
+            raise BackendError(
+                f"{self.what} has tables that are not NEO's ({', '.join(foreign[:5])}): give it a database of its own"
+            )
+        for name in sorted(there - {"config"}):
+            if db.one(Statement(f"SELECT 1 FROM {name} LIMIT 1")) is not None:
+                raise DataCorrupted(f"{self.what} has rows in {name}, but no format: it is damaged, or not NEO's")
+        for table in logical.TABLES:
+            for text in self._dialect.create(table):
+                db.execute(text)
+        with db.transaction("making the tables"):
+            db.set_config({"format": logical.FORMAT, "minimum_reader": logical.MINIMUM_READER, "position": -1})
+
+    def _check_privileges(self, db: ServerDatabase) -> None:
+        """Do once what needs each privilege, changing nothing, so that a missing one is told now."""
+        for table in logical.TABLES:
+            key = f'"{table.key[0]}"'
+            db.execute(f"SELECT {key} FROM {table.name} LIMIT 1").fetchall()
+            db.execute(f"UPDATE {table.name} SET {key} = {key} WHERE 1 = 0")
+            db.execute(f"DELETE FROM {table.name} WHERE 1 = 0")
+
+    def reconnect(self) -> bool:
+        """Connect anew after BackendLost; return whether the last batch that was tried is in the database.
+
+        On the applier's thread. Raises: BackendLost, it may be tried again; BackendError when the server has lost what
+        it called durable, is not safe any more, or has given the database to somebody else.
+        """
+        db = self._writing
+        assert db is not None, "it was open"
+        db.close()
+        with db.errors("reconnecting"):
+            self._take(db)
+            config = db.config()
+        position = config.get("position")
+        if config.get("owner") != db.owner:
+            raise BackendError(f"{self.what} was taken over by another process meanwhile: stop one of them")
+        if position not in (self._position, self._tried):
+            raise BackendError(
+                f"{self.what} is complete up to record {position!r} of the log now, and was up to {self._position}: it"
+                " was restored, or has lost what it had called durable"
+            )
+        is_there = position == self._tried
+        self._position = self._tried = position
+        with db.snapshot("reconnecting"):
+            self._writer = Writer.of(db, read_kept(db))
+        return is_there
+
+    def close(self) -> None:
+        """Release everything; harmless when done already, or never opened."""
+        writing, self._writing = self._writing, None
+        reading, self._reading = self._reading, None
+        if writing is not None:
+            writing.close()
+        if reading is not None:
+            reading.close()
+
+    # ---- the applier's thread
+
+    def apply(self, ops: Sequence[Op], position: int) -> None:
+        """Write *ops* and the mark *position* in one SQL transaction. After an error nothing of it is there.
+
+        After BackendLost that is unknown: `reconnect` says it.
+        """
+        db = self._open_database()
+        self._tried = position
+        with db.transaction("apply"):
+            self._writer.write(ops, position)
+        self._position = position
+
+    def pack_step(self, partition: Partition, tid: Tid, limit: int) -> PackStep:
+        """Pack one slice of a cell: about *limit* revisions looked at. Resumable."""
+        db = self._open_database()
+        with db.transaction("pack"):
+            return pack_slice(db, partition, tid, limit)
+
+    def checkpoint(self) -> int:
+        """Return the position up to which the server vouches for what it has: what it has committed is durable."""
+        self._look_at_size(self._open_database())
+        return self._position
+
+    def _open_database(self) -> ServerDatabase:
+        db = self._writing
+        if db is None or not db.is_connected:
+            raise BackendLost(f"{self.what} is not connected")
+        return db
+
+    def _look_at_size(self, db: ServerDatabase) -> None:
+        with db.errors("its size"):
+            self._used = self.used_bytes(db)
+
+    # ---- reads
+
+    def range_reader(self) -> RangeReader:
+        """Return a reader with a connection of its own, which it makes when it needs it, and again."""
+        return DatabaseReader(self.database())
+
+    def _reader(self) -> DatabaseReader:
+        if self._reading is None:
+            self._reading = DatabaseReader(self.database())
+        return self._reading
+
+    def current(self, partition: Partition, oid: Oid) -> Tid:
+        """Return the serial of the last revision (a deletion counts), 0 if there is none. Blocks."""
+        return self._reader().current(partition, oid)
+
+    def load(self, partition: Partition, oid: Oid, before: Tid) -> Stored | None:
+        """Return the last revision below *before*; None if there is none. Blocks."""
+        return self._reader().load(partition, oid, before)
+
+    def piece(self, partition: Partition, oid: Oid, tid: Tid, offset: int) -> bytes | None:
+        """Return a piece of a value. Blocks."""
+        return self._reader().piece(partition, oid, tid, offset)
+
+    def disk(self) -> tuple[int, int]:
+        """Return (bytes used by the database when last looked at, bytes free on its disk). Asks no server."""
+        return self._used, self.free_bytes()

@@ -1,0 +1,264 @@
+"""Private MariaDB and PostgreSQL servers for tests: own data directory, Unix socket, durable settings, not root.
+
+One of each per test session, started when first asked for; a new database in it for whoever needs one. Whatever
+happens to the tests, they end: atexit, and the kernel kills them when the test process dies.
+"""
+
+import atexit
+import ctypes
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from glob import glob
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import MySQLdb
+import psycopg2
+import pytest
+
+INSTALL = "apt-get install -y --no-install-recommends mariadb-server postgresql"
+_START_S = 60.0
+_PR_SET_PDEATHSIG = 1
+
+
+def _program(name: str, *folders: str) -> str:
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin", *folders])
+    found = shutil.which(name, path=path)
+    if found is None:
+        pytest.skip(f"{name} is not installed. On Debian and Ubuntu: {INSTALL}")
+    return found
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Server:
+    """A private server. `options`: more of its own options, `name=value`."""
+
+    kind: ClassVar[str]
+    _shared: ClassVar["Server | None"] = None
+
+    def __init__(self, options: dict[str, str] | None = None) -> None:
+        self.options = options or {}
+        self.path = Path(tempfile.mkdtemp(prefix=f"neo-{self.kind}-", dir="/tmp"))
+        self.path.chmod(0o755)
+        self.data = self.path / "data"
+        self.data.mkdir(mode=0o700)
+        self._user: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            os.chown(self.path, nobody.pw_uid, nobody.pw_gid)
+            os.chown(self.data, nobody.pw_uid, nobody.pw_gid)
+            self._user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        self.process: subprocess.Popen[bytes] | None = None
+        self._names = itertools.count(1)
+        atexit.register(self.end)
+        self.install()
+        self.start()
+
+    @classmethod
+    def shared(cls) -> Self:
+        """Return the one of this test session."""
+        if cls._shared is None:
+            cls._shared = cls()
+        assert isinstance(cls._shared, cls)
+        return cls._shared
+
+    # ---- of each kind
+
+    def install(self) -> None:
+        """Make the data directory."""
+        raise NotImplementedError
+
+    def command(self) -> list[str]:
+        """Return what starts the server in the foreground."""
+        raise NotImplementedError
+
+    def connect(self, database: str = "") -> Any:
+        """Return a connection of the administrator, in autocommit."""
+        raise NotImplementedError
+
+    def settings(self, database: str) -> dict[str, Any]:
+        """Return the `database` section of a storage for it."""
+        raise NotImplementedError
+
+    # ---- life
+
+    def run(self, command: list[str]) -> None:
+        """Run a program of the server to its end."""
+        done = subprocess.run(
+            command, cwd=self.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, **self._user
+        )
+        assert done.returncode == 0, done.stdout.decode(errors="replace")
+
+    def start(self) -> None:
+        """Start it; return when it answers."""
+        with (self.path / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command(),
+                cwd=self.path,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509  nothing else runs in the child
+                **self._user,
+            )
+        deadline = time.monotonic() + _START_S
+        while True:
+            try:
+                self.connect().close()
+            except (MySQLdb.Error, psycopg2.Error) as error:
+                assert self.process.poll() is None, f"{self.kind} has ended: {self.log()}"
+                assert time.monotonic() < deadline, f"{self.kind} does not start: {error}\n{self.log()}"
+                time.sleep(0.05)
+            else:
+                return
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+            self.after_kill()
+
+    def after_kill(self) -> None:
+        """Remove what keeps it from starting again."""
+
+    def end(self) -> None:
+        """Kill it, remove its files."""
+        self.kill()
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def log(self) -> str:
+        """Return the end of what it has said."""
+        return (self.path / "server.log").read_text(errors="replace")[-3000:]
+
+    def new_database(self) -> str:
+        """Make an empty database; return its name."""
+        name = f"neo_{os.getpid()}_{next(self._names)}"
+        self.execute(f"CREATE DATABASE {name}")
+        return name
+
+    def drop(self, database: str) -> None:
+        """Remove a database, whoever is connected to it."""
+        self.execute(f"DROP DATABASE {database}")
+
+    def execute(self, text: str, database: str = "", arguments: tuple[object, ...] | None = None) -> list[Any]:
+        """Run SQL as the administrator; return the rows."""
+        connection = self.connect(database)
+        try:
+            cursor = connection.cursor()
+            cursor.execute(text, arguments)
+            return list(cursor.fetchall()) if cursor.description else []
+        finally:
+            connection.close()
+
+
+class MariaDB(Server):
+    """MariaDB."""
+
+    kind = "mariadb"
+
+    def install(self) -> None:
+        """Make the data directory."""
+        _program("mariadbd")
+        self.run(
+            [
+                _program("mariadb-install-db"),
+                "--no-defaults",
+                f"--datadir={self.data}",
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+                "--skip-name-resolve",
+            ]
+        )
+
+    def command(self) -> list[str]:
+        """Return what starts the server."""
+        options = {
+            "datadir": str(self.data),
+            "socket": self.socket,
+            "pid-file": str(self.path / "pid"),
+            "skip-networking": "1",
+            "skip-name-resolve": "1",
+            "innodb-buffer-pool-size": "128M",
+            "innodb-log-file-size": "64M",
+            "innodb-file-per-table": "0",
+            "max-connections": "300",
+            **self.options,
+        }
+        return [_program("mariadbd"), "--no-defaults", *(f"--{name}={value}" for name, value in options.items())]
+
+    @property
+    def socket(self) -> str:
+        """Where it listens."""
+        return str(self.path / "socket")
+
+    def connect(self, database: str = "") -> Any:
+        """Return a connection of the administrator."""
+        return MySQLdb.connect(unix_socket=self.socket, user="root", database=database, autocommit=True)
+
+    def settings(self, database: str) -> dict[str, Any]:
+        """Return the `database` section of a storage."""
+        return {"type": "mysql", "socket": self.socket, "user": "root", "database": database}
+
+
+class PostgreSQL(Server):
+    """PostgreSQL."""
+
+    kind = "postgresql"
+    _FOLDERS = tuple(sorted(glob("/usr/lib/postgresql/*/bin"), reverse=True))
+
+    def install(self) -> None:
+        """Make the data directory."""
+        self.run(
+            [
+                _program("initdb", *self._FOLDERS),
+                f"--pgdata={self.data}",
+                "--auth=trust",
+                "--username=neo",
+                "--encoding=UTF8",
+                "--locale=C",
+            ]
+        )
+
+    def command(self) -> list[str]:
+        """Return what starts the server."""
+        options = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self.path),
+            "max_connections": "300",
+            "shared_buffers": "128MB",
+            **self.options,
+        }
+        arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+        return [_program("postgres", *self._FOLDERS), "-D", str(self.data), *arguments]
+
+    def after_kill(self) -> None:
+        """Its children, orphaned, keep the shared memory for a moment: wait for them as its own start would."""
+
+    def connect(self, database: str = "") -> Any:
+        """Return a connection of the administrator."""
+        connection = psycopg2.connect(host=str(self.path), user="neo", dbname=database or "postgres")
+        connection.autocommit = True
+        return connection
+
+    def settings(self, database: str) -> dict[str, Any]:
+        """Return the `database` section of a storage."""
+        return {"type": "postgresql", "socket": str(self.path), "user": "neo", "database": database}
+
+    def drop(self, database: str) -> None:
+        """Remove a database, whoever is connected to it."""
+        self.execute(f"DROP DATABASE {database} WITH (FORCE)")
+
+
+SERVERS: dict[str, Callable[[], Server]] = {"mysql": MariaDB.shared, "postgresql": PostgreSQL.shared}
