@@ -108,19 +108,21 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509  nothing else runs in the child
+                preexec_fn=_die_with_parent,  # after it has become the other user, which would undo it
                 **self._user,
             )
         deadline = time.monotonic() + _START_S
-        while True:
-            try:
-                self.connect().close()
-            except (MySQLdb.Error, psycopg2.Error) as error:
-                assert self.process.poll() is None, f"{self.kind} has ended: {self.log()}"
-                assert time.monotonic() < deadline, f"{self.kind} does not start: {error}\n{self.log()}"
-                time.sleep(0.05)
-            else:
-                return
+        while (error := self._refusal()) is not None:
+            assert self.process.poll() is None, f"{self.kind} has ended: {self.log()}"
+            assert time.monotonic() < deadline, f"{self.kind} does not start: {error}\n{self.log()}"
+            time.sleep(0.05)
+
+    def _refusal(self) -> Exception | None:
+        try:
+            self.connect().close()
+        except (MySQLdb.Error, psycopg2.Error) as error:
+            return error
+        return None
 
     def kill(self) -> None:
         """kill -9."""
