@@ -11,27 +11,13 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from neo_common.config.loader import load
-from neo_common.config.sections import Storage
 from neo_common.credentials import credentials_of
 from neo_common.errors import ConfigError
 from neo_common.runtime import daemon
-from neo_storage.backends.base import Backend
-from neo_storage.backends.sqlite.backend import SqliteBackend
+from neo_storage.making import make_backend
 from neo_storage.shell import make_shell
-
-
-def make_backend(storage: Storage) -> Backend:
-    """Return the back end that *storage* is configured with, not yet open."""
-    database = storage.database
-    return SqliteBackend(
-        Path(database.path),
-        cache_bytes=database.cache_bytes,
-        page_bytes=database.page_bytes,
-        wal_bytes=database.checkpoint_bytes,
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)  # noqa: T201  the log is not set up before the configuration is read
         return daemon.EXIT_CONFIG
     return daemon.run(
-        lambda: make_shell(config, options.name, make_backend, credentials_of(config, options.name, os.environ)),
+        lambda: make_shell(
+            config,
+            options.name,
+            lambda storage: make_backend(storage, os.environ),
+            credentials_of(config, options.name, os.environ),
+        ),
         name=options.name,
         level=config.logging.level,
         as_json=config.logging.format == "json",

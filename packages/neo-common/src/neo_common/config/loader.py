@@ -248,12 +248,23 @@ class _Loader:
         if not isinstance(node, Storage):
             return node
         directory = self._base / (node.directory or node.name)
+        database = node.database
         return replace(
             node,
             directory=str(directory),
-            database=replace(node.database, path=str(directory / node.database.path)),
+            database=replace(
+                database,
+                path=str(directory / database.path),
+                password_file=self._beside(database.password_file),
+                socket=self._beside(database.socket),
+                server_directory=self._beside(database.server_directory),
+            ),
             log=replace(node.log, path=str(directory / node.log.path)),
         )
+
+    def _beside(self, path: str) -> str:
+        """Return *path*, if there is one, as it is beside the file."""
+        return path and str(self._base / path)
 
     def _section(self, cls: type, item: _Item, dotted: str, **given: str) -> Any:
         """Return an object of *cls*, or None after reporting. (Any: of that class.)"""

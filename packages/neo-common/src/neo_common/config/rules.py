@@ -43,6 +43,7 @@ def broken_rules(config: Config) -> Iterator[Broken]:
     yield from _distinct(config)
     yield from _security(config)
     yield from _listening(config)
+    yield from _databases(config)
     yield from _times(config)
     if config.limits.transaction_bytes < config.limits.object_bytes:
         yield Broken("limits.transaction", "is below limits.object: raise it, a transaction must take one object")
@@ -130,6 +131,27 @@ def _listening(config: Config) -> Iterator[Broken]:
                     parse_address(node.listen)
                 except ValueError as error:
                     yield Broken(f"{section}.{name}.listen", f"{node.listen!r} {error}, or leave it out")
+
+
+def _databases(config: Config) -> Iterator[Broken]:
+    """What each kind of database needs; two storages must not share one."""
+    owners: dict[object, str] = {}
+    for name, storage in config.storages.items():
+        key, d = f"storages.{name}.database", storage.database
+        if d.managed and d.type != "mysql":
+            yield Broken(f"{key}.managed", f"is for type mysql, not {d.type}: remove it, or change the type")
+        if d.type == "sqlite" or d.managed:
+            continue
+        for what, value in (("name", d.name), ("user", d.user)):
+            if not value:
+                yield Broken(f"{key}.{what}", f"is missing: a {d.type} server wants to know it")
+        if bool(d.socket) == bool(d.server):
+            yield Broken(f"{key}.socket", "or else `server`, one of them, says where the database is")
+        if d.password_file and d.password_variable:
+            yield Broken(f"{key}.password_file", "and password_variable are both given: remove one")
+        owner = owners.setdefault((d.type, d.socket, d.server, d.port, d.name), name)
+        if owner != name:
+            yield Broken(f"{key}.name", f"is the database of storages.{owner}: give each its own")
 
 
 def _times(config: Config) -> Iterator[Broken]:

@@ -78,15 +78,42 @@ class Master(Node):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database:
-    """The back end of a storage."""
+    """The back end of a storage. `path`, `cache`, `page`, `checkpoint` are SQLite's, the others the servers'."""
 
-    type: Annotated[Literal["sqlite"], About("kind of database")] = "sqlite"
+    type: Annotated[Literal["sqlite", "mysql", "postgresql"], About("kind of database; mysql is MariaDB too")] = (
+        "sqlite"
+    )
     path: Annotated[FilePath, About("its file; relative to the directory of the storage")] = "neo.sqlite"
-    cache_bytes: Annotated[ByteCount, About("memory for pages, per connection", 1 * MB)] = 64 * MB
+    cache_bytes: Annotated[
+        ByteCount, About("memory for pages, per connection; of a managed server, in all", 1 * MB)
+    ] = 64 * MB
     page_bytes: Annotated[ByteCount, About("size of a page, when the file is made", 512, 65536)] = 8 * KB
     checkpoint_bytes: Annotated[ByteCount, About("size of SQLite's own log at which it is copied back", 1 * MB)] = (
         16 * MB
     )
+    name: Annotated[str, About("name of the database on its server; no other storage may have the same")] = ""
+    user: Annotated[str, About("who we are to the server")] = ""
+    password_file: Annotated[
+        FilePath, About("file whose first line is the password; relative to this file; empty: none is needed")
+    ] = ""
+    password_variable: Annotated[str, About("or the environment variable that holds it")] = ""
+    socket: Annotated[
+        FilePath, About("Unix socket of the server (PostgreSQL: the folder that it is in); empty: `server`")
+    ] = ""
+    server: Annotated[str, About("host of the server, where there is no socket")] = ""
+    port: Annotated[int, About("its port; 0: 3306, or 5432 for PostgreSQL", 0, 65535)] = 0
+    readers: Annotated[int, About("connections for loads, each used by a thread", 1, 64)] = 4
+    timeout_s: Annotated[Duration, About("of silence of the server before a connection is given up", 1.0)] = 120.0
+    server_directory: Annotated[
+        FilePath,
+        About("where the server keeps its files, if on this host: their disk is watched; MariaDB tells by its socket"),
+    ] = ""
+    unsafe: Annotated[
+        bool, About("accept a server with settings that lose what it has called durable, when its machine fails")
+    ] = False
+    managed: Annotated[
+        bool, About("start, watch and stop a private MariaDB below the directory of the storage (type mysql)")
+    ] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from neo_common.config.sections import Storage
 from neo_common.errors import BackendError
 from neo_common.wire.schema import PIECE_BYTES
 from neo_storage.backends.dialect import Statement
@@ -113,3 +114,19 @@ class MysqlBackend(ServerBackend):
             return UNKNOWN_FREE
         status = os.statvfs(self._directory)
         return status.f_bavail * status.f_frsize
+
+
+def make(storage: Storage, password: str) -> MysqlBackend:
+    """Return the back end that *storage* is configured with."""
+    d = storage.database
+    return MysqlBackend(
+        database=d.name,
+        user=d.user,
+        password=password,
+        socket=d.socket,
+        host=d.server,
+        port=d.port or 3306,
+        timeout_s=d.timeout_s,
+        directory=d.server_directory,
+        is_unsafe=d.unsafe,
+    )

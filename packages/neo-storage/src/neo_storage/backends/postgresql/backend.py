@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
+from neo_common.config.sections import Storage
 from neo_common.errors import BackendError
 from neo_storage.backends.dialect import Statement
 from neo_storage.backends.postgresql.connection import PostgresqlDatabase
@@ -104,3 +105,19 @@ class PostgresqlBackend(ServerBackend):
             return UNKNOWN_FREE
         status = os.statvfs(self._directory)
         return status.f_bavail * status.f_frsize
+
+
+def make(storage: Storage, password: str) -> PostgresqlBackend:
+    """Return the back end that *storage* is configured with."""
+    d = storage.database
+    return PostgresqlBackend(
+        database=d.name,
+        user=d.user,
+        password=password,
+        socket=d.socket,
+        host=d.server,
+        port=d.port or 5432,
+        timeout_s=d.timeout_s,
+        directory=d.server_directory,
+        is_unsafe=d.unsafe,
+    )

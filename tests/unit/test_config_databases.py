@@ -1,0 +1,73 @@
+"""The `database:` section of storages: what each kind needs, where the password comes from, what is never shown."""
+
+from pathlib import Path
+
+import pytest
+
+from neo_common.config.loader import ConfigProblems, load
+from neo_common.config.sections import Config
+from neo_common.errors import ConfigError
+from neo_storage.making import password_of
+
+HEAD = "cluster: {name: c}\nmasters: {m1: {address: 127.0.0.1:1}}\nstorages:\n"
+
+
+def config(tmp_path: Path, *databases: str) -> Config:
+    lines = [f"  s{n}: {{address: 127.0.0.1:{n + 1}, database: {d}}}\n" for n, d in enumerate(databases, 1)]
+    path = tmp_path / "c.yaml"
+    path.write_text(HEAD + "".join(lines))
+    return load(path)
+
+
+def problems(tmp_path: Path, *databases: str) -> str:
+    with pytest.raises(ConfigProblems) as raised:
+        config(tmp_path, *databases)
+    return str(raised.value)
+
+
+def test_paths_stand_beside_the_file_and_those_of_files_of_the_storage_below_its_directory(tmp_path: Path) -> None:
+    read = config(tmp_path, "{type: mysql, name: n, user: u, socket: run/my.sock, password_file: secret}")
+    database = read.storage("s1").database
+    assert database.socket == str(tmp_path / "run/my.sock")
+    assert database.password_file == str(tmp_path / "secret")
+    assert database.server_directory == ""
+
+
+def test_server_needs_name_user_and_one_place(tmp_path: Path) -> None:
+    text = problems(tmp_path, "{type: postgresql}")
+    assert "database.name: is missing" in text
+    assert "database.user: is missing" in text
+    assert "database.socket: or else `server`" in text
+    both = problems(tmp_path, "{type: mysql, name: n, user: u, socket: s, server: h}")
+    assert "database.socket: or else `server`" in both
+
+
+def test_two_storages_cannot_name_one_database(tmp_path: Path) -> None:
+    one = "{type: mysql, name: n, user: u, server: h}"
+    assert "is the database of storages.s1" in problems(tmp_path, one, one)
+    config(tmp_path, one, "{type: mysql, name: other, user: u, server: h}")
+    config(tmp_path, one, "{type: postgresql, name: n, user: u, server: h}")
+
+
+def test_only_mysql_is_managed_and_then_needs_nothing_else(tmp_path: Path) -> None:
+    assert "is for type mysql" in problems(tmp_path, "{type: sqlite, managed: true}")
+    assert config(tmp_path, "{type: mysql, managed: true}").storage("s1").database.managed
+
+
+def test_password_comes_from_the_first_line_of_a_file_or_from_a_variable(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("hush hush \nnot this\n")
+    server = "type: postgresql, name: n, user: u, server: h"
+    from_file = config(tmp_path, f"{{{server}, password_file: secret}}").storage("s1")
+    assert password_of("s1", from_file.database, {}) == "hush hush "
+    from_variable = config(tmp_path, f"{{{server}, password_variable: NEO_DB}}").storage("s1")
+    assert password_of("s1", from_variable.database, {"NEO_DB": "hush"}) == "hush"
+    assert "hush" not in repr(from_file) + repr(from_variable)
+    with pytest.raises(ConfigError, match="the environment has no NEO_DB"):
+        password_of("s1", from_variable.database, {})
+    missing = config(tmp_path, f"{{{server}, password_file: nothing}}").storage("s1")
+    with pytest.raises(ConfigError, match="password_file cannot be read"):
+        password_of("s1", missing.database, {})
+
+
+def test_there_is_no_key_for_a_password(tmp_path: Path) -> None:
+    assert "password: " in problems(tmp_path, "{type: mysql, name: n, user: u, server: h, password: hush}")
