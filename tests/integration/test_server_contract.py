@@ -5,10 +5,29 @@ from collections.abc import Iterator
 import pytest
 
 from neo_storage.backends.base import Backend
-from neo_storage.backends.mysql.backend import MysqlBackend
-from neo_storage.backends.postgresql.backend import PostgresqlBackend
 from support.backend_contract import BackendContract, Backends
-from support.servers import MariaDB, PostgreSQL
+from support.servers import MariaDB, PostgreSQL, Server, backend_on
+
+
+def _backends(server: Server) -> Iterator[Backends]:
+    made: list[tuple[Backend, str]] = []
+
+    def on(database: str) -> Backend:
+        made.append((backend_on(server, database), database))
+        return made[-1][0]
+
+    def new() -> Backend:
+        return on(server.new_database())
+
+    def reopen(backend: Backend) -> Backend:
+        backend.close()
+        return on(next(database for b, database in made if b is backend))
+
+    yield Backends(new, reopen)
+    for backend, _ in made:
+        backend.close()
+    for database in {database for _, database in made}:
+        server.give_back(database)
 
 
 class TestMariaDB(BackendContract):
@@ -16,21 +35,7 @@ class TestMariaDB(BackendContract):
 
     @pytest.fixture
     def backends(self) -> Iterator[Backends]:
-        server = MariaDB.shared()
-        database = server.new_database()
-        made: list[Backend] = []
-
-        def new() -> Backend:
-            made.append(MysqlBackend(database=database, user="root", socket=server.socket))
-            return made[-1]
-
-        def reopen(backend: Backend) -> Backend:
-            backend.close()
-            return new()
-
-        yield Backends(new, reopen)
-        for backend in made:
-            backend.close()
+        yield from _backends(MariaDB.shared())
 
 
 class TestPostgreSQL(BackendContract):
@@ -38,18 +43,4 @@ class TestPostgreSQL(BackendContract):
 
     @pytest.fixture
     def backends(self) -> Iterator[Backends]:
-        server = PostgreSQL.shared()
-        database = server.new_database()
-        made: list[Backend] = []
-
-        def new() -> Backend:
-            made.append(PostgresqlBackend(database=database, user="neo", socket=str(server.path)))
-            return made[-1]
-
-        def reopen(backend: Backend) -> Backend:
-            backend.close()
-            return new()
-
-        yield Backends(new, reopen)
-        for backend in made:
-            backend.close()
+        yield from _backends(PostgreSQL.shared())

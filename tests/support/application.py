@@ -442,8 +442,10 @@ class Application(Seeker):
             return
         writes = []
         for oid, s in sorted(changed.items()):
-            assert s.data is not None, "values are small here"
-            writer_of(s.data.value)
+            if s.data is not None:
+                writer_of(s.data.value)
+            else:
+                assert not self.world.reads_at_once, "values are small here, and at hand"
             self.writes[oid] = self.writes[oid]._replace(base=s.serial)
             writes.append(self.writes[oid])
         for p, ahead in self.ahead.items():

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -46,6 +46,7 @@ class Cluster:
         protection: str = "",
         environ: Mapping[str, str] | None = None,
         settings: Mapping[str, Mapping[str, Any]] | None = None,
+        databases: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.directory = directory
         self.environ = {**os.environ, **(environ or {})}
@@ -69,6 +70,8 @@ class Cluster:
         """What a client needs to be let in: options of zodburi."""
         if protection:
             config["security"] = self._protect(protection)
+        for name, database in zip(self.storages, databases, strict=False):
+            config["storages"][name]["database"] = dict(database)
         for section, values in (settings or {}).items():
             config.setdefault(section, {}).update(values)
         self.config = directory / "cluster.yaml"

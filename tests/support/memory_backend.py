@@ -101,10 +101,9 @@ class State:
 class MemoryBackend:
     """Backend, Reader and, through `range_reader`, RangeReader."""
 
-    at_once = True
-
     def __init__(self) -> None:
         self._state = State()
+        self.at_once = True
 
     def snapshot(self) -> State:
         """Return what survives until `restore`."""
@@ -199,6 +198,9 @@ class MemoryBackend:
         s.transactions.pop(partition, None)
         s.doomed = tuple(p for p in s.doomed if p != partition)
         return True
+
+    def reconnect(self) -> None:
+        raise AssertionError("memory is not lost")
 
     def range_reader(self) -> "MemoryRangeReader":
         return MemoryRangeReader(self)
@@ -337,6 +339,15 @@ class MemoryRangeReader:
     @property
     def _state(self) -> State:
         return self._backend.state
+
+    def current(self, partition: Partition, oid: Oid) -> Tid:
+        return self._backend.current(partition, oid)
+
+    def currents(self, pairs: Sequence[tuple[Partition, Oid]]) -> dict[Oid, Tid]:
+        return {oid: self._backend.current(partition, oid) for partition, oid in pairs}
+
+    def load(self, partition: Partition, oid: Oid, before: Tid) -> Stored | None:
+        return self._backend.load(partition, oid, before)
 
     def history(self, partition: Partition, oid: Oid, limit: int) -> tuple[Change, ...]:
         revisions = self._state.cells.get(partition, {}).get(oid, ())

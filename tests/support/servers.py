@@ -23,6 +23,10 @@ import MySQLdb
 import psycopg2
 import pytest
 
+from neo_storage.backends.base import Backend
+from neo_storage.backends.mysql.backend import MysqlBackend
+from neo_storage.backends.postgresql.backend import PostgresqlBackend
+
 INSTALL = "apt-get install -y --no-install-recommends mariadb-server postgresql"
 _START_S = 60.0
 _PR_SET_PDEATHSIG = 1
@@ -60,6 +64,7 @@ class Server:
             self._user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
         self.process: subprocess.Popen[bytes] | None = None
         self._names = itertools.count(1)
+        self._free: list[str] = []
         atexit.register(self.end)
         self.install()
         self.start()
@@ -145,14 +150,22 @@ class Server:
         return (self.path / "server.log").read_text(errors="replace")[-3000:]
 
     def new_database(self) -> str:
-        """Make an empty database; return its name."""
+        """Make an empty database, or take one that was used before; return its name."""
+        if self._free:
+            return self._free.pop()
         name = f"neo_{os.getpid()}_{next(self._names)}"
         self.execute(f"CREATE DATABASE {name}")
         return name
 
-    def drop(self, database: str) -> None:
-        """Remove a database, whoever is connected to it."""
-        self.execute(f"DROP DATABASE {database}")
+    def give_back(self, database: str) -> None:
+        """Empty a database that nobody uses any more, for the next one who wants one."""
+        if self.process is not None:
+            self.empty(database)
+            self._free.append(database)
+
+    def empty(self, database: str) -> None:
+        """Remove all that is in it."""
+        raise NotImplementedError
 
     def execute(self, text: str, database: str = "", arguments: tuple[object, ...] | None = None) -> list[Any]:
         """Run SQL as the administrator; return the rows."""
@@ -211,7 +224,12 @@ class MariaDB(Server):
 
     def settings(self, database: str) -> dict[str, Any]:
         """Return the `database` section of a storage."""
-        return {"type": "mysql", "socket": self.socket, "user": "root", "database": database}
+        return {"type": "mysql", "socket": self.socket, "user": "root", "name": database}
+
+    def empty(self, database: str) -> None:
+        """Remove all that is in it."""
+        self.execute(f"DROP DATABASE {database}")
+        self.execute(f"CREATE DATABASE {database}")
 
 
 class PostgreSQL(Server):
@@ -256,11 +274,19 @@ class PostgreSQL(Server):
 
     def settings(self, database: str) -> dict[str, Any]:
         """Return the `database` section of a storage."""
-        return {"type": "postgresql", "socket": str(self.path), "user": "neo", "database": database}
+        return {"type": "postgresql", "socket": str(self.path), "user": "neo", "name": database}
 
-    def drop(self, database: str) -> None:
-        """Remove a database, whoever is connected to it."""
-        self.execute(f"DROP DATABASE {database} WITH (FORCE)")
+    def empty(self, database: str) -> None:
+        """Remove all that is in it."""
+        self.execute("DROP SCHEMA public CASCADE", database)
+        self.execute("CREATE SCHEMA public", database)
+
+
+def backend_on(server: Server, database: str, **options: Any) -> Backend:
+    """Return the back end for a database of *server*, not yet open."""
+    if isinstance(server, MariaDB):
+        return MysqlBackend(database=database, user="root", socket=server.socket, **options)
+    return PostgresqlBackend(database=database, user="neo", socket=str(server.path), **options)
 
 
 SERVERS: dict[str, Callable[[], Server]] = {"mysql": MariaDB.shared, "postgresql": PostgreSQL.shared}

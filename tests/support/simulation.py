@@ -92,6 +92,7 @@ class Simulation:
         calm: bool = False,
         slow: Sequence[str] = (),
         codec_share: float = 0.1,
+        reads_at_once: bool = True,
     ) -> None:
         """`calm`: everything takes about its mean time, so that a story reads well. `mutation`: a bug to plant. `slow`:
         kinds of links, as `M>S`, of which half are very slow."""
@@ -108,6 +109,7 @@ class Simulation:
         self.world = World(
             seed, codec_share=codec_share, temper=temper._replace(slow=(), net_tail=0.0, disk_tail=0.0, think_tail=0.0)
         )
+        self.world.reads_at_once = reads_at_once
         self.oracle = Oracle()
         self.orders: list[ChangeKind | None] = []
         """What an operator has ordered; None is to drop a storage."""

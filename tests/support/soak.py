@@ -27,9 +27,11 @@ def attempt(
     mutation: Mutation | None = None,
     plan: Plan = (),
     slow: Sequence[str] = (),
+    *,
+    reads_at_once: bool = True,
 ) -> tuple[Simulation, BaseException | None]:
     """Run one seed; return the simulation and what was wrong with it."""
-    simulation = Simulation(seed, SCENARIOS[name], mutation=mutation, slow=slow)
+    simulation = Simulation(seed, SCENARIOS[name], mutation=mutation, slow=slow, reads_at_once=reads_at_once)
     try:
         simulation.go(fault_count, kinds, plan)
     except Exception as error:  # noqa: BLE001 - whatever a core raises is a finding

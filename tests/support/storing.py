@@ -28,13 +28,16 @@ from neo_storage.core.events import (
     Exit,
     Named,
     PackCells,
+    PointsRead,
     ReadOwn,
+    ReadPoints,
     ReadRange,
 )
 from neo_storage.core.log_records import LogRecord
 from neo_storage.core.node import StorageCore
 from neo_storage.core.settings import StorageSettings
 from neo_storage.core.tentative import MemorySpool
+from neo_storage.points import perform
 from neo_storage.ranges import compare, look_for, own, pull
 from support.checkers import Committed
 from support.memory_backend import MemoryBackend, State
@@ -90,6 +93,7 @@ class Storing(Seeker):
     def __init__(self, world: World, name: str, node: NodeId, settings: StorageSettings) -> None:
         self.settings = settings
         self.disk = Disk()
+        self.disk.backend.at_once = world.reads_at_once
         self.given_node = node
         self.exit: Exit | None = None
         super().__init__(world, name, node)
@@ -187,6 +191,10 @@ class Storing(Seeker):
             case ReadRange() | ReadOwn():
                 self._reads.append(effect)
                 self._read_some()
+            case ReadPoints():
+                # Two moments of chance: when it looks, and when what it has seen arrives.
+                delay = self.world.delay(self.world.temper.apply_s, 0.01, self.name)
+                self.world.schedule(delay, self._read_points, effect, self.incarnation)
             case CopyIn():
                 disk.copies.append((disk.position, effect))
                 self._to_apply.append((-1, effect))
@@ -267,6 +275,17 @@ class Storing(Seeker):
             self.feed(Erased(partition))
         else:
             self.world.schedule(0.2 * self.world.rng.random(), self._erase_some, partition, incarnation)
+
+    def _read_points(self, read: ReadPoints, incarnation: int) -> None:
+        if not self.alive or self.incarnation != incarnation:
+            return
+        result = perform(self.disk.backend.range_reader(), read.wanted)
+        delay = self.world.delay(self.world.temper.apply_s, 0.01, self.name)
+        self.world.schedule(delay, self._points_read, PointsRead(read.number, result), incarnation)
+
+    def _points_read(self, event: PointsRead, incarnation: int) -> None:
+        if self.alive and self.incarnation == incarnation:
+            self.feed(event)
 
     def _read_some(self) -> None:
         """Begin the long reads that need no more than what is applied."""

@@ -101,6 +101,8 @@ class World:
         self._queue: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
         self._scheduled = 0
         self._connections = 0
+        self.reads_at_once = True
+        """Whether storages have databases that answer at once, as SQLite does, or take their time, as servers do."""
         self._blocked: set[tuple[str, str]] = set()
 
     def set_temper(self, temper: Temper) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import neo_client
 from support.cluster import Cluster
+from support.servers import SERVERS
 from support.zygote import Daemon, Zygote
 
 TEMPORARY = tempfile.gettempdir()
@@ -20,17 +21,20 @@ TEMPORARY = tempfile.gettempdir()
 
 
 class Shape(NamedTuple):
-    """How many storages, and copies of each partition beyond the first."""
+    """How many storages, and copies of each partition beyond the first; the servers of their databases, if any."""
 
     storages: int
     replicas: int
     name: str = ""
     """Tells apart what is not a matter of numbers."""
+    servers: tuple[str, ...] = ()
 
 
 ONE = Shape(1, 0)
 TWO = Shape(2, 0)
 COPIES = Shape(2, 1)
+POSTGRESQL = Shape(2, 1, servers=("postgresql", "postgresql"))
+MIXED = Shape(2, 1, servers=("mysql", "postgresql"))
 
 
 PATIENT = {"silence": "30s", "grace": "30s"}
@@ -44,10 +48,12 @@ class QuickCluster(Cluster):
 
     def __init__(self, shape: Shape, zygote: Zygote) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="neo-zodb-", dir=TEMPORARY))
+        self.servers = [(server, server.new_database()) for server in (SERVERS[kind]() for kind in shape.servers)]
         super().__init__(
             self.path,
             storages=shape.storages,
             replicas=shape.replicas,
+            databases=[server.settings(database) for server, database in self.servers],
             settings={"timeouts": PATIENT},
         )
         text = self.config.read_text().replace("segment: 4MB", "segment: 1MB")
@@ -75,6 +81,8 @@ class QuickCluster(Cluster):
             elif " ERROR " in log or "Traceback" in log:
                 wrong += f"{name} complains:\n{log}\n"
             daemon.send_signal(signal.SIGKILL)
+        for server, database in self.servers:
+            server.give_back(database)
         shutil.rmtree(self.path, ignore_errors=True)
         return wrong
 
@@ -123,7 +131,7 @@ class Pool:
             cls._zygote = None
 
 
-POOLS = {shape: Pool(shape) for shape in (ONE, TWO, COPIES)}
+POOLS = {shape: Pool(shape) for shape in (ONE, TWO, COPIES, POSTGRESQL, MIXED)}
 
 
 @contextmanager

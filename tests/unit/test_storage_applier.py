@@ -76,6 +76,12 @@ class Heard:
     def room(self) -> None:
         self._note("room")
 
+    def lost(self, text: str) -> None:
+        self._note("lost", text)
+
+    def found(self) -> None:
+        self._note("found")
+
     def failed(self, text: str) -> None:
         self._note("failed", text)
 

@@ -395,7 +395,10 @@ class Storage(ConflictResolvingStorage, UndoLogCompatible):  # type: ignore[misc
         if stale.data is not None:
             committed = decompress(stale.data.compression, stale.data.value)
         else:
-            committed = self.loadSerial(oid, p64(stale.serial))
+            try:
+                committed = self.loadSerial(oid, p64(stale.serial))
+            except POSKeyError:  # a deletion, which did not come along
+                raise ConflictError(oid=oid, serials=(p64(stale.serial), p64(write.base)), data=plain) from None
         merged = self.tryToResolveConflict(oid, p64(stale.serial), p64(write.base), plain, committed)
         return Write(write.oid, stale.serial, NO_TID, make_data(merged, self._compression)), merged
 

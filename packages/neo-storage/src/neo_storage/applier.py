@@ -2,8 +2,9 @@
 
 What it lacks is in the overlay, so nobody waits for it but long reads (`hurry`). A batch is one SQL transaction with
 the log position up to which the back end is then complete. Between batches it makes slices of packing and of erasing,
-and checkpoints: then the log may let go. A full disk is tried again, with votes refused meanwhile; every other error is
-fatal: the node stops, starts again and replays.
+and checkpoints: then the log may let go. A full disk is tried again, votes refused meanwhile; a database that is away
+is looked for, with votes taken as far as the overlay has room; every other error is fatal: the node stops, starts again
+and replays.
 """
 
 import traceback
@@ -13,7 +14,7 @@ from queue import Empty
 from time import monotonic
 from typing import Final, NamedTuple, Protocol
 
-from neo_common.errors import BackendError, DiskFull
+from neo_common.errors import BackendError, BackendLost, DiskFull
 from neo_common.ids import Partition
 from neo_storage.backends.base import ApplyCommit, ApplyCopy, Backend, Op
 from neo_storage.core.events import CopyIn, EraseCells, PackCells
@@ -22,6 +23,9 @@ from neo_storage.native import Bell, NativeQueue, start
 _PACK_SLICE: Final = 500
 """Revisions per slice: some ms."""
 _RETRY_S: Final = 1.0
+_RETRY_MIN_S: Final = 0.1
+_RETRY_MAX_S: Final = 5.0
+"""Between two attempts to find a lost database: growing."""
 _COMPANY_MAX: Final = 256
 """Items in the inbox that end the wait for company."""
 _OP_BYTES: Final = 200
@@ -63,6 +67,12 @@ class Listener(Protocol):
 
     def room(self) -> None:
         """There is room again."""
+
+    def lost(self, text: str) -> None:
+        """The database is away; it will be looked for."""
+
+    def found(self) -> None:
+        """It is back, and it is known what it has."""
 
     def failed(self, text: str) -> None:
         """It has stopped, for good."""
@@ -132,6 +142,8 @@ class Applier:
         self._is_hurried = False
         self._is_stopping = False
         self._is_full = False
+        self._is_lost = False
+        self._retry_s = _RETRY_MIN_S
         self._wait: Callable[[float], bool] | None = None
 
     def start(self, position: int = -1) -> None:
@@ -177,10 +189,10 @@ class Applier:
 
     def _run(self) -> None:
         try:
-            while not (self._is_stopping and (not self._batch or self._is_full)):
+            while not (self._is_stopping and (not self._batch or self._is_full or self._is_lost)):
                 self._gather()
                 self._work()
-            if self._unsynced_since is not None:
+            if self._unsynced_since is not None and not self._is_lost:
                 self._checkpoint()
         except BackendError as error:
             self._listener.failed(f"the database has failed: {error}")
@@ -192,6 +204,12 @@ class Applier:
         """Wait until there is something to do; then, unless somebody is in a hurry, for more of it."""
         if self._is_full:
             self._take(_RETRY_S)
+            return
+        if self._is_lost:
+            until = monotonic() + self._retry_s
+            while not self._is_stopping and (left := until - monotonic()) > 0:
+                self._take(left)
+            self._retry_s = min(_RETRY_MAX_S, 2 * self._retry_s)
             return
         is_packing = (self._pack is not None and bool(self._pack.cells)) or bool(self._erase)
         if not self._batch and not is_packing:
@@ -235,6 +253,12 @@ class Applier:
 
     def _work(self) -> None:
         try:
+            if self._is_lost:
+                # What was under way is given again, whole: the database has said up to where it is complete, and
+                # writing what is there already changes nothing.
+                self._backend.reconnect()
+                self._is_lost = False
+                self._listener.found()
             if self._batch:
                 self._apply()
             if self._pack and self._pack.cells and not self._is_stopping:
@@ -247,6 +271,10 @@ class Applier:
             if not self._is_full:
                 self._is_full = True
                 self._listener.no_room(str(error))
+        except BackendLost as error:
+            if not self._is_lost:
+                self._is_lost, self._retry_s = True, _RETRY_MIN_S
+                self._listener.lost(str(error))
         else:
             if self._is_full:
                 self._is_full = False

@@ -6,12 +6,13 @@ As many run at once as there are readers; the others wait their turn, so that th
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from math import inf
 from typing import Final
 
 from xxhash import xxh3_128
 
 from neo_common.checksum import checksum
-from neo_common.errors import DataCorrupted, NotReady
+from neo_common.errors import BackendLost, DataCorrupted, NotReady
 from neo_common.ids import MAX_TID, NO_TID, Oid, Partition, Tid
 from neo_common.wire.schema import (
     PIECE_BYTES,
@@ -42,6 +43,7 @@ from neo_common.wire.schema import (
 from neo_storage.backends.base import Backend, Place, RangeReader
 from neo_storage.core.events import Own, OwnDigests, OwnKeys, OwnValues, ReadOwn, ReadRange
 from neo_storage.native import Door, Worker
+from neo_storage.points import PATIENCE_S, patient
 
 log = logging.getLogger("neo.storage")
 ANSWER_BYTES: Final = 4 * 2**20
@@ -82,6 +84,7 @@ class RangeReads:
         self._copying = [(Worker(door), backend.range_reader())]
         self._all = [*self._idle, *self._copying]
         self._applied = -1
+        self._is_stopping = False
         self._stuck = ""
         self._early: list[tuple[ReadRange | ReadOwn, int]] = []
         self._ready: deque[tuple[ReadRange | ReadOwn, int]] = deque()
@@ -125,8 +128,10 @@ class RangeReads:
 
     def close(self, timeout_s: float) -> None:
         """End the threads, blocking until what runs has ended."""
+        self._is_stopping = True
         self._early.clear()
         self._ready.clear()
+        self._to_copy.clear()
         for worker, reader in self._all:
             if worker.stop(timeout_s):
                 reader.close()
@@ -164,6 +169,8 @@ class RangeReads:
 
         def done(result: object) -> None:
             self._copying.append((worker, reader))
+            if self._is_stopping and isinstance(result, BackendLost):
+                return
             self._work()
             if isinstance(result, OverflowError) and isinstance(read, ReadRange):
                 log.warning("peer=%s asks for numbers that no database has: %s", read.peer, result)
@@ -177,7 +184,7 @@ class RangeReads:
                 assert isinstance(result, tuple)
                 self._done(read, result)
 
-        worker.submit(job, done)
+        worker.submit(lambda: patient(job, inf, lambda: self._is_stopping), done)
 
     def _begin(self, read: ReadRange, partitions: int) -> None:
         worker, reader = self._idle.pop()
@@ -188,6 +195,8 @@ class RangeReads:
             self._work()
             if isinstance(result, DataCorrupted):
                 result = Error(ErrorCode.CORRUPTED, str(result))
+            elif isinstance(result, BackendLost):
+                result = Error(ErrorCode.NOT_READY, f"the database does not answer: {result}")
             elif isinstance(result, NotReady):
                 result = Error(ErrorCode.TOO_LARGE, str(result))
             elif isinstance(result, OverflowError):
@@ -197,7 +206,12 @@ class RangeReads:
             assert isinstance(result, tuple)
             self._done(read, result)
 
-        worker.submit(lambda: answer(reader, read.packet, partitions, disk), done)
+        worker.submit(
+            lambda: patient(
+                lambda: answer(reader, read.packet, partitions, disk), PATIENCE_S, lambda: self._is_stopping
+            ),
+            done,
+        )
 
 
 def _is_asked(read: ReadRange | ReadOwn) -> bool:

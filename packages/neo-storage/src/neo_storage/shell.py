@@ -37,6 +37,7 @@ from neo_storage.core.events import (
     PackCells,
     Packed,
     ReadOwn,
+    ReadPoints,
     ReadRange,
 )
 from neo_storage.core.node import StorageCore
@@ -46,6 +47,7 @@ from neo_storage.flusher import Flusher
 from neo_storage.log_files import OsLogFiles
 from neo_storage.native import Worker
 from neo_storage.opening import open_storage
+from neo_storage.points import PointReads
 from neo_storage.ranges import RangeReads
 from neo_storage.vote_log import VoteLog
 
@@ -75,6 +77,7 @@ class StorageShell(Shell):
         *,
         flush_s: float,
         applier: ApplierSettings,
+        readers: int = 4,
         limits: ShellLimits = DEFAULT_SHELL_LIMITS,
         rng: Random | None = None,
         credentials: Credentials = NO_CREDENTIALS,
@@ -102,6 +105,7 @@ class StorageShell(Shell):
             backend, self.call_from_thread, self._applier.hurry, self._answered, self.post, self._disk
         )
         self._ranges.applied(core.image.position)
+        self._points = None if backend.at_once else PointReads(backend, self.call_from_thread, self.post, readers)
 
     # -------------------------------------------------------------------------------------- life
 
@@ -122,6 +126,8 @@ class StorageShell(Shell):
         self._flusher.close()
         self._applier.stop()
         self._ranges.close(_THREAD_S)
+        if self._points is not None:
+            self._points.close(_THREAD_S)
         ended = self._applier.wait(_THREAD_S) and self._sync_worker.stop(_THREAD_S)
         if not ended:
             log.error("a thread does not end: log and database are left open to the end of the process")
@@ -158,6 +164,9 @@ class StorageShell(Shell):
                 self._applier.copy(effect)
             case ReadRange() | ReadOwn():
                 self._ranges.ask(effect, self.core.image.table.partitions)
+            case ReadPoints():
+                assert self._points is not None, "a back end that is asked at once is not asked so"
+                self._points.ask(effect)
             case PackCells():
                 self._applier.pack(effect)
             case EraseCells():
@@ -218,6 +227,14 @@ class StorageShell(Shell):
         """The database has no room."""
         self.call_from_thread(self._full, "database", text)
 
+    def lost(self, text: str) -> None:
+        """The database is away."""
+        self.call_from_thread(self._database_lost, text)
+
+    def found(self) -> None:
+        """It is back, and complete."""
+        self.call_from_thread(self._database_found)
+
     def room(self) -> None:
         """It has room again."""
         self.call_from_thread(self._has_room, "database")
@@ -254,6 +271,14 @@ class StorageShell(Shell):
         if part == "database":
             self._ranges.stuck(text)
         self._tell_disk()
+
+    def _database_lost(self, text: str) -> None:
+        log.error("the database is away, what is committed waits in the log: %s", text)
+        self._ranges.stuck(text)
+
+    def _database_found(self) -> None:
+        log.warning("the database is back")
+        self._ranges.stuck("")
 
     def _has_room(self, part: str) -> None:
         if self._no_room.pop(part, None) is not None:
@@ -360,6 +385,7 @@ class StorageShell(Shell):
             "flush_mean_us": round(self._flusher.mean_s * 1e6),
             "flushes": self._flusher.count,
             "long_reads": len(self._ranges),
+            "point_reads": 0 if self._points is None else len(self._points),
             "disk": {"used": used, "free": free, "no_room": self._no_room},
         }
         return {**super().debug(), "storage": mine}
@@ -439,6 +465,7 @@ def make_shell(
             directory,
             flush_s=config.timeouts.commit_flush_s,
             applier=ApplierSettings(checkpoint_bytes=storage.database.checkpoint_bytes),
+            readers=storage.database.readers,
             limits=shell_limits_of(config),
             credentials=credentials,
         )

@@ -35,6 +35,9 @@ class Database(Protocol):
     def run_many(self, many: Many, rows: Sequence[Row]) -> int:
         """Run it for all *rows*, in as few statements as the database takes. Return how many rows it has changed."""
 
+    def rows_of_many(self, many: Many, rows: Sequence[Row]) -> list[Row]:
+        """Run a Many that reads, for a bounded number of rows, in one statement if possible; return all it gives."""
+
     def values(self, ids: Sequence[int]) -> dict[int, bytes]:
         """Return the rows of `data` with these ids; what is not there is left out."""
 

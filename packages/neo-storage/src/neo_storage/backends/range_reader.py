@@ -26,6 +26,8 @@ from neo_storage.backends.database import Database, Row
 
 _OVERHEAD: Final = 64
 """About what a revision, or a transaction, takes in an answer beside its values, in bytes."""
+_CURRENTS: Final = 200
+"""Objects per statement."""
 _NO_METADATA: Final = Metadata(b"", b"", b"")
 
 
@@ -52,6 +54,18 @@ class DatabaseReader:
         with self._db.snapshot("load", is_single=True):
             row = self._db.one(self._sql.load, (partition, oid, min(before, MAX_TID)))
         return None if row is None else stored(oid, row)
+
+    def currents(self, pairs: Sequence[tuple[Partition, Oid]]) -> dict[Oid, Tid]:
+        """Return the serial of each object, in as few statements as may be."""
+        found = dict.fromkeys((oid for _, oid in pairs), NO_TID)
+        rows = [(oid, partition, oid) for partition, oid in pairs if oid <= MAX_OID]
+        many = self._sql.currents
+        with self._db.snapshot("current serials"):
+            for begin in range(0, len(rows), _CURRENTS):
+                some = rows[begin : begin + _CURRENTS]
+                for oid, tid in self._db.rows_of_many(many, some):
+                    found[Oid(oid)] = Tid(tid or 0)
+        return found
 
     def history(self, partition: Partition, oid: Oid, limit: int) -> tuple[Change, ...]:
         """Return the last *limit* revisions, newest first."""

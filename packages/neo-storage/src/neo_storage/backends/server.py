@@ -21,7 +21,7 @@ from neo_storage.backends.dialect import Dialect, Many, Scan, Statement
 from neo_storage.backends.kept import read_kept
 from neo_storage.backends.migration import migrate
 from neo_storage.backends.range_reader import DatabaseReader
-from neo_storage.backends.removal import pack_slice
+from neo_storage.backends.removal import erase_slice, pack_slice
 from neo_storage.backends.statements import Statements
 from neo_storage.backends.writer import Writer
 from neo_storage.native import pause
@@ -192,6 +192,13 @@ class ServerDatabase(ABC):
             changed += self.execute(text, [value for row in portion for value in row]).rowcount
         return changed
 
+    def rows_of_many(self, many: Many, rows: Sequence[Row]) -> list[Row]:
+        """Run it for all *rows* in one statement."""
+        if not rows:
+            return []
+        text = many.head + many.between.join([many.row] * len(rows)) + many.tail
+        return list(self.execute(text, [value for row in rows for value in row]).fetchall())
+
     def values(self, ids: Sequence[int]) -> dict[int, bytes]:
         """Return the rows of `data` with these ids."""
         if not ids:
@@ -341,8 +348,8 @@ class ServerBackend(ABC):
             db.execute(f"UPDATE {table.name} SET {key} = {key} WHERE 1 = 0")
             db.execute(f"DELETE FROM {table.name} WHERE 1 = 0")
 
-    def reconnect(self) -> bool:
-        """Connect anew after BackendLost; return whether the last batch that was tried is in the database.
+    def reconnect(self) -> None:
+        """Connect anew after BackendLost, and read back up to where the database is complete: it is not guessed.
 
         On the applier's thread. Raises: BackendLost, it may be tried again; BackendError when the server has lost what
         it called durable, is not safe any more, or has given the database to somebody else.
@@ -361,11 +368,9 @@ class ServerBackend(ABC):
                 f"{self.what} is complete up to record {position!r} of the log now, and was up to {self._position}: it"
                 " was restored, or has lost what it had called durable"
             )
-        is_there = position == self._tried
         self._position = self._tried = position
         with db.snapshot("reconnecting"):
             self._writer = Writer.of(db, read_kept(db))
-        return is_there
 
     def close(self) -> None:
         """Release everything; harmless when done already, or never opened."""
@@ -395,9 +400,19 @@ class ServerBackend(ABC):
         with db.transaction("pack"):
             return pack_slice(db, partition, tid, limit)
 
+    def erase_step(self, partition: Partition, limit: int) -> bool:
+        """Erase one slice of a doomed cell; return whether nothing is left to do."""
+        db = self._open_database()
+        with db.transaction("erase"):
+            return erase_slice(db, partition, limit)
+
     def checkpoint(self) -> int:
         """Return the position up to which the server vouches for what it has: what it has committed is durable."""
-        self._look_at_size(self._open_database())
+        db = self._open_database()
+        try:
+            self._look_at_size(db)
+        except BackendLost:
+            return self._position  # that was durable before; the next batch finds the connection gone
         return self._position
 
     def _open_database(self) -> ServerDatabase:

@@ -4,7 +4,7 @@ from typing import Final
 
 from neo_common.wire.schema import PIECE_BYTES, Compression
 from neo_storage.backends import logical
-from neo_storage.backends.dialect import Dialect, Scan, Statement
+from neo_storage.backends.dialect import Dialect, Many, Scan, Statement
 
 ABSENT: Final = int(Compression.ABSENT)
 PAGE_ROWS: Final = 1000
@@ -23,6 +23,9 @@ class Statements:
         # ---- reads of one revision
 
         self.current = s(f'SELECT max(tid) FROM {o} WHERE "partition" = ?1 AND oid = ?2')
+        one = s(f'SELECT ?1, max(tid) FROM {o} WHERE "partition" = ?2 AND oid = ?3').text
+        self.currents = Many("", one, "", " UNION ALL ")
+        """Rows of (oid, partition, oid)."""
         self.load = s(f"""
 SELECT o.tid, (SELECT min(n.tid) FROM {n} WHERE n."partition" = ?1 AND n.oid = ?2 AND n.tid > o.tid),
        o.compression, o.checksum, o.size, d.value

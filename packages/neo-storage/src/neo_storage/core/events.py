@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from neo_common.ids import NO_TID, NodeId, Partition, Tid
+from neo_common.ids import NO_TID, NodeId, Oid, Partition, Tid
 from neo_common.wire.schema import Packet, RangeDigest, Transaction
 from neo_storage.backends.base import Op, Place
 from neo_storage.core.log_records import LogRecord
@@ -55,6 +55,15 @@ class Erased(NamedTuple):
     """A dropped cell is erased, as `EraseCells` asked."""
 
     partition: Partition
+
+
+class PointsRead(NamedTuple):
+    """What `ReadPoints` of *number* asked for: a dictionary of serials, a tuple of Stored or None (or
+    DataCorrupted), or a piece; or the BackendError that came instead.
+    """
+
+    number: int
+    result: object
 
 
 class DiskUsage(NamedTuple):
@@ -146,6 +155,38 @@ class ReadOwn(NamedTuple):
     number: int
     question: OwnDigests | OwnKeys | OwnValues
     position: int
+
+
+class Serials(NamedTuple):
+    """The last serial of each object, 0 if it has no revision."""
+
+    pairs: tuple[tuple[Partition, Oid], ...]
+
+
+class Loads(NamedTuple):
+    """The last revision of each object below *before*."""
+
+    pairs: tuple[tuple[Partition, Oid], ...]
+    before: Tid
+
+
+class Piece(NamedTuple):
+    """A piece of a value."""
+
+    partition: Partition
+    oid: Oid
+    tid: Tid
+    offset: int
+
+
+class ReadPoints(NamedTuple):
+    """Read that from the back end, on a thread of its own, as it is; then `PointsRead`.
+
+    Ordered only where the back end cannot be asked at once (`Reader.at_once`).
+    """
+
+    number: int
+    wanted: Serials | Loads | Piece
 
 
 class PackCells(NamedTuple):

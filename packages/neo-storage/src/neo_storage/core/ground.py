@@ -10,8 +10,22 @@ from neo_common.ids import MAX_TID, NO_TID, NodeId, Oid, Partition, Seconds, Ses
 from neo_common.model.partition_table import PartitionTable
 from neo_common.states import CellState, Role, role_of
 from neo_common.wire.schema import INLINE_BYTES, PIECE_BYTES, CommitOk, Packet, Stale
-from neo_storage.backends.base import Op, Reader, Stored
-from neo_storage.core.events import Append, Apply, CopyIn, EraseCells, Exit, PackCells, ReadOwn, ReadRange
+from neo_storage.backends.base import ApplyClear, ApplyCollect, ApplyCopy, ApplyDrop, ApplyTruncate, Op, Reader, Stored
+from neo_storage.core.events import (
+    Append,
+    Apply,
+    CopyIn,
+    EraseCells,
+    Exit,
+    Loads,
+    PackCells,
+    Piece,
+    PointsRead,
+    ReadOwn,
+    ReadPoints,
+    ReadRange,
+    Serials,
+)
 from neo_storage.core.image import Image, apply
 from neo_storage.core.log_records import (
     LogAbort,
@@ -24,9 +38,14 @@ from neo_storage.core.log_records import (
     LogVote,
 )
 from neo_storage.core.overlay import Overlay
+from neo_storage.core.serials import SerialCache
 from neo_storage.core.settings import StorageSettings
 
-Effect = Send | Disconnect | Log | Append | Apply | ReadRange | ReadOwn | CopyIn | PackCells | EraseCells | Exit
+Effect = (
+    Send | Disconnect | Log | Append | Apply | ReadRange | ReadPoints | ReadOwn | CopyIn | PackCells | EraseCells | Exit
+)
+_UNNOTED = (ApplyClear, ApplyCopy, ApplyCollect, ApplyDrop, ApplyTruncate)
+"""What changes the back end's revisions without the overlay seeing each."""
 Then = Callable[[], None]
 URGENT = (LogVote, LogAbort, LogSeal, LogTable, LogTruncate, LogEpoch, LogIdentity)
 """Records that somebody waits for. Commits and unvotes can wait for company: nobody's answer rests on them."""
@@ -44,6 +63,14 @@ class Ground:
         self.image = image
         self.overlay = Overlay()
         self.reader = reader
+        self.serials = None if reader.at_once else SerialCache(settings.serials)
+        """Where the back end cannot be asked while deciding."""
+        self.reads: dict[int, Callable[[PointsRead], None]] = {}
+        """What is being read, and what then."""
+        self._read_count = 0
+        self._purges: deque[int] = deque()
+        self.relied_on: Callable[[], Iterable[Oid]] = tuple
+        """Gives the objects whose serials somebody has seen to be known, and relies on."""
         self.settings = settings
         self.now = now
         self.peers: set[NodeId] = set()
@@ -110,6 +137,8 @@ class Ground:
             self._to_apply.append((position, ops))
             for op in ops:
                 self.overlay.take(position, op)
+                if self.serials is not None and isinstance(op, _UNNOTED):
+                    self._purges.append(position)
         if then is not None:
             self._then_durable.append((position, then))
 
@@ -149,7 +178,10 @@ class Ground:
     def caught_up(self, position: int) -> None:
         """The back end has everything up to *position*."""
         self.applied = max(self.applied, position)
-        self.overlay.applied(position)
+        self.overlay.applied(position, self.serials)
+        while self._purges and self._purges[0] <= self.applied:
+            self._purges.popleft()
+            self.forget_serials()
         while self._then_applied and self._then_applied[0][0] <= self.applied:
             self._then_applied.popleft()[1]()
 
@@ -197,6 +229,54 @@ class Ground:
         """Return the storages that are connected, ascending."""
         return sorted(n for n in self.peers if role_of(n) == Role.STORAGE)
 
+    # ---- reads of a back end that cannot be asked at once
+
+    def read(self, wanted: Serials | Loads | Piece, then: Callable[[PointsRead], None]) -> int:
+        """Order a read; *then* gets what came of it. Return its number."""
+        self._read_count += 1
+        self.reads[self._read_count] = then
+        self.order(ReadPoints(self._read_count, wanted))
+        return self._read_count
+
+    def points_read(self, event: PointsRead) -> None:
+        """A read has ended."""
+        self.reads.pop(event.number)(event)
+
+    def ask_serials(self, oids: Iterable[Oid]) -> int:
+        """Have the serials of *oids* looked up; return the number of the read, 0 if all are known."""
+        serials = self.serials
+        if serials is None:
+            return 0
+        unknown = self._unknown(serials, oids)
+        if not unknown:
+            return 0
+        generation = serials.generation
+        for oid in unknown:
+            serials.ask(oid)
+
+        def then(event: PointsRead) -> None:
+            found = event.result if isinstance(event.result, dict) else {}
+            for oid in unknown:
+                serials.answered(oid, found.get(oid), generation)
+
+        return self.read(Serials(tuple((self.partition(oid), oid) for oid in unknown)), then)
+
+    def _unknown(self, serials: SerialCache, oids: Iterable[Oid]) -> tuple[Oid, ...]:
+        """Return those that only the back end knows; what is new to it has no revision, and that is noted."""
+        found = set[Oid]()
+        for oid in oids:
+            if serials.get(oid) is None and self.overlay.current(oid) is None:
+                if oid > self.image.last_oid:
+                    serials.note(oid, NO_TID)
+                else:
+                    found.add(oid)
+        return tuple(sorted(found))
+
+    def forget_serials(self) -> None:
+        """Something else than commits has changed the back end."""
+        if self.serials is not None:
+            self.serials.clear(self.relied_on())
+
     # ---- revisions
 
     def current(self, oid: Oid) -> Tid:
@@ -206,6 +286,10 @@ class Ground:
             return tid
         if oid > self.image.last_oid:  # a new object, as most are: nothing to look up
             return NO_TID
+        if self.serials is not None:
+            known = self.serials.get(oid)
+            assert known is not None, f"the serial of {oid:#x} was seen to before"
+            return known
         return self.reader.current(self.partition(oid), oid)
 
     def load(self, oid: Oid, before: Tid) -> Stored | None:
@@ -213,12 +297,7 @@ class Ground:
         stored, end = self.overlay.load(oid, before)
         if stored is not None:
             return stored
-        stored = self.reader.load(self.partition(oid), oid, before)
-        if stored is None:
-            return None
-        if stored.data.value and checksum(stored.data.value) != stored.data.checksum:
-            raise DataCorrupted(f"the checksum of oid {oid:#x} at {stored.tid:#x} does not hold")
-        return stored._replace(end=end) if stored.end == NO_TID and end != NO_TID else stored
+        return checked(oid, self.reader.load(self.partition(oid), oid, before), end)
 
     def stale(self, pairs: Iterable[tuple[Oid, Tid]]) -> tuple[Stale, ...]:
         """Return those of (oid, base) that are not at their base, with what is current; large values left out."""
@@ -229,12 +308,22 @@ class Ground:
             if serial != base:
                 data = None
                 if serial != NO_TID and room > 0:
-                    stored = self.load(oid, MAX_TID)
+                    # Who needs a value that is not at hand here loads it.
+                    stored = self.load(oid, MAX_TID) if self.serials is None else self.overlay.load(oid, MAX_TID)[0]
                     if stored is not None and stored.data.size <= min(self.settings.stale_bytes, room, PIECE_BYTES):
                         data = stored.data
                         room -= stored.data.size
                 found.append(Stale(oid, serial, data))
         return tuple(found)
+
+
+def checked(oid: Oid, stored: Stored | None, end: Tid) -> Stored | None:
+    """Return what the back end has of *oid*, its end from the overlay if it knows none. Raises DataCorrupted."""
+    if stored is None:
+        return None
+    if stored.data.value and checksum(stored.data.value) != stored.data.checksum:
+        raise DataCorrupted(f"the checksum of oid {oid:#x} at {stored.tid:#x} does not hold")
+    return stored._replace(end=end) if stored.end == NO_TID and end != NO_TID else stored
 
 
 def cell_state(table: PartitionTable, partition: Partition, node: NodeId) -> CellState | None:

@@ -28,14 +28,14 @@ from typing import Any, Final, assert_never
 
 from neo_common.core import Connected, Durable, Lost, Received, Tick
 from neo_common.errors import RemoteProtocolError
-from neo_common.ids import NO_NODE, Instant, NodeId, Partition, Version
+from neo_common.ids import NO_NODE, Instant, NodeId, Oid, Partition, Version
 from neo_common.states import Role, node_text, role_of
 from neo_common.wire import schema as s
 from neo_storage.backends.base import Reader
 from neo_storage.core.ahead import Ahead
 from neo_storage.core.copying import Copies
 from neo_storage.core.decisions import Decisions
-from neo_storage.core.events import Applied, CopiedIn, DiskUsage, Erased, Named, Own, Packed
+from neo_storage.core.events import Applied, CopiedIn, DiskUsage, Erased, Named, Own, Packed, PointsRead
 from neo_storage.core.giving import Giving
 from neo_storage.core.ground import Effect, Ground, lead
 from neo_storage.core.image import Image
@@ -48,7 +48,21 @@ from neo_storage.core.tables import Tables
 from neo_storage.core.upkeep import Upkeep
 from neo_storage.core.votes import Votes
 
-Event = Named | Connected | Lost | Received | Durable | Applied | CopiedIn | Own | Packed | Erased | DiskUsage | Tick
+Event = (
+    Named
+    | Connected
+    | Lost
+    | Received
+    | Durable
+    | Applied
+    | CopiedIn
+    | Own
+    | Packed
+    | Erased
+    | PointsRead
+    | DiskUsage
+    | Tick
+)
 
 NEEDS_TABLE: Final = (s.Fwd, s.FwdStore, s.FwdPiece, s.FwdUnvote, s.Sync, s.Pull, s.Compare)
 """Held back until the receiver has the sender's partition table."""
@@ -85,6 +99,9 @@ class StorageCore:
     def __init__(self, me: NodeId, image: Image, reader: Reader, settings: StorageSettings, now: Instant) -> None:
         """*image* as `image.replay` returned it, the back end having applied what it lacked. *me* may be 0: `Named`."""
         self.ground = Ground(me, image, reader, settings, now.monotonic)
+        self.ground.relied_on = self._relied_on
+        self._lookups: dict[NodeId, int] = {}
+        """By peer, the read that its first packet was held back for."""
         self.locks = Locks(self.ground)
         self.ahead = Ahead(self.ground)
         self.votes = Votes(self.ground, self.locks, self.ahead)
@@ -250,8 +267,12 @@ class StorageCore:
                 self.tick()
             case Packed():
                 self.upkeep.on_packed(event)
+                ground.forget_serials()
             case Erased():
                 self.upkeep.on_erased(event)
+                ground.forget_serials()
+            case PointsRead():
+                ground.points_read(event)
             case DiskUsage():
                 self.upkeep.on_disk(event)
             case Named(node):
@@ -289,6 +310,7 @@ class StorageCore:
 
     def _lost(self, peer: NodeId) -> None:
         self._held.pop(peer, None)
+        self._lookups.pop(peer, None)
         self.ahead.lost(peer)
         match role_of(peer):
             case Role.MASTER:
@@ -338,6 +360,8 @@ class StorageCore:
             case Verdict.HOLD:
                 return False
             case Verdict.TAKE:
+                if self.ground.serials is not None and self._waits_for_serials(peer, packet):
+                    return False
                 handler = self._notifications.get(type(packet))
                 if handler is not None:
                     try:
@@ -347,6 +371,29 @@ class StorageCore:
             case Verdict.DROP:
                 pass
         return True
+
+    def _waits_for_serials(self, peer: NodeId, packet: s.Packet) -> bool:
+        """Return whether *packet* needs serials that the back end is being asked for. Only where that takes time."""
+        if self._lookups.get(peer) in self.ground.reads:
+            return True
+        match packet:
+            case s.Vote():
+                ahead = self.ground.image.tentative.writes
+                oids = [x.oid for w in packet.work for x in (*ahead(packet.ttid, w.partition, w.tentative), *w.writes)]
+                oids += [r.oid for w in packet.work for r in w.reads]
+            case s.Lock():
+                oids = [w.oid for w in packet.wants]
+            case s.Collect():
+                oids = list(packet.oids)
+            case _:
+                return False
+        number = self.ground.ask_serials(oids)
+        if number:
+            self._lookups[peer] = number
+        return number != 0
+
+    def _relied_on(self) -> set[Oid]:
+        return {oid for waiter in self.locks.waiters for oid, _ in waiter.wants}
 
     def verdict(self, peer: NodeId, packet: s.Packet) -> Verdict:
         """Return whether *packet* is for now, for later, or of the past."""

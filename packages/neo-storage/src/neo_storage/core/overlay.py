@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from neo_common.ids import NO_TID, Oid, Partition, Tid
 from neo_common.wire.schema import PIECE_BYTES, Data, Write
 from neo_storage.backends.base import ApplyClear, ApplyCommit, ApplyTruncate, Op, Stored
+from neo_storage.core.serials import SerialCache
 from neo_storage.core.tentative import PiecesOf
 
 REVISION_BYTES: Final = 400
@@ -58,10 +59,12 @@ class Overlay:
             case _:
                 pass
 
-    def applied(self, position: int) -> None:
-        """Let go of what the back end has, now that everything up to *position* can be read there."""
+    def applied(self, position: int, serials: SerialCache | None = None) -> None:
+        """Let go of what the back end has, now that everything up to *position* can be read there; note it."""
         while self._queue and self._queue[0][0] <= position:
-            _, oid, _, size = self._queue.popleft()
+            _, oid, tid, size = self._queue.popleft()
+            if serials is not None:
+                serials.note(oid, tid)
             self.bytes -= size
             revisions = self._objects.get(oid)
             if revisions and revisions[0].position <= position:

@@ -5,10 +5,11 @@ writes, at a snapshot that may be above it, waits until the primary has told the
 commit up to it is here then. Readers of older snapshots never wait.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from neo_common.errors import DataCorrupted
+from neo_common.errors import BackendError, DataCorrupted
 from neo_common.ids import MAX_TID, NO_TID, Epoch, NodeId, Oid, Partition, Tid, Ttid
 from neo_common.wire.schema import (
     INLINE_BYTES,
@@ -32,12 +33,14 @@ from neo_common.wire.schema import (
     Told,
 )
 from neo_storage.backends.base import Stored
-from neo_storage.core.events import ReadRange
-from neo_storage.core.ground import Ground
+from neo_storage.core.events import Loads, Piece, PointsRead, ReadRange
+from neo_storage.core.ground import Ground, checked
 from neo_storage.core.tentative import VotedRecord
 
 Question = AskLoad | AskHistory | AskTransactions | AskRecords | AskUndo
 """Questions that an undecided vote may hold up."""
+Found = dict[Oid, Stored | DataCorrupted | None]
+"""What the back end has of each object that it was asked for."""
 UNBOUNDED: Final = MAX_TID
 """`before` of a reader that wants whatever is current."""
 
@@ -99,21 +102,34 @@ class Reading:
             return
         try:
             value = ground.overlay.piece(question.oid, question.tid, question.offset)
+            if value is None and ground.serials is not None:
+                self._piece_later(peer, request, question)
+                return
             if value is None:
                 value = ground.reader.piece(partition, question.oid, question.tid, question.offset)
         except DataCorrupted as error:
             self._damaged(peer, request, partition, error)
             return
+        self._send_piece(peer, request, question, value)
+
+    def _send_piece(self, peer: NodeId, request: int, question: AskPiece, value: bytes | None) -> None:
         if value is None:
             text = f"oid {question.oid:#x} has no piece {question.offset} at {question.tid:#x}"
             self._fail(peer, request, ErrorCode.NOT_FOUND, text)
         else:
-            ground.send(peer, AnswerPiece(value), request)
+            self._ground.send(peer, AnswerPiece(value), request)
 
     def on_loads(self, peer: NodeId, request: int, question: AskLoads) -> None:
         """Answer what can be answered at once."""
         if self._is_refused(peer, request, question.epoch):
             return
+        ground = self._ground
+        if ground.serials is not None:
+            self._loads_later(peer, request, question)
+            return
+        self._send_loads(peer, request, question, lambda oid: ground.load(oid, question.before))
+
+    def _send_loads(self, peer: NodeId, request: int, question: AskLoads, load: Callable[[Oid], Stored | None]) -> None:
         ground = self._ground
         loaded: list[Loaded] = []
         room = INLINE_BYTES
@@ -121,7 +137,7 @@ class Reading:
             if room <= 0 or not ground.is_readable(ground.partition(oid)) or self._undecided(oid, question.before):
                 continue
             try:
-                stored = ground.load(oid, question.before)
+                stored = load(oid)
             except DataCorrupted:
                 continue  # AskLoad will say it
             if stored is not None and stored.data.compression != Compression.ABSENT:
@@ -237,6 +253,9 @@ class Reading:
             self._range(wait.peer, wait.request, wait.question)
 
     def _load(self, peer: NodeId, request: int, question: AskLoad) -> None:
+        if self._ground.serials is not None:
+            self._load_later(peer, request, question)
+            return
         try:
             stored = self._ground.load(question.oid, question.before)
         except DataCorrupted as error:
@@ -248,6 +267,115 @@ class Reading:
         """Say so to who asks, who will ask another cell, and to the primary."""
         self._ground.damaged.append((partition, self._ground.me, str(error)))
         self._fail(peer, request, ErrorCode.CORRUPTED, str(error))
+
+    # ---- answers from a back end that cannot be asked at once
+
+    def _load_later(self, peer: NodeId, request: int, question: AskLoad) -> None:
+        stored, _ = self._ground.overlay.load(question.oid, question.before)
+        if stored is not None:
+            self._ground.send(peer, _loaded(question, stored), request)
+            return
+
+        def then(found: Found) -> None:
+            try:
+                stored = self._newest(question.oid, question.before, found)
+            except DataCorrupted as error:
+                self._damaged(peer, request, self._ground.partition(question.oid), error)
+            else:
+                self._ground.send(peer, _loaded(question, stored), request)
+
+        self._read_loads(peer, request, question, (question.oid,), then)
+
+    def _loads_later(self, peer: NodeId, request: int, question: AskLoads) -> None:
+        ground = self._ground
+
+        def then(found: Found) -> None:
+            self._send_loads(peer, request, question, lambda oid: self._newest(oid, question.before, found))
+
+        wanted = tuple(
+            oid
+            for oid in dict.fromkeys(question.oids)
+            if ground.is_readable(ground.partition(oid)) and ground.overlay.load(oid, question.before)[0] is None
+        )
+        self._read_loads(peer, request, question, wanted, then)
+
+    def _piece_later(self, peer: NodeId, request: int, question: AskPiece) -> None:
+        partition = self._ground.partition(question.oid)
+
+        def then(event: PointsRead) -> None:
+            if isinstance(event.result, DataCorrupted):
+                self._damaged(peer, request, partition, event.result)
+                return
+            if self._is_void(peer, request, question.epoch, event.result):
+                return
+            if not self._ground.is_readable(partition):
+                self._not_readable(peer, request, partition)
+                return
+            assert event.result is None or isinstance(event.result, bytes), "a piece was asked for"
+            self._send_piece(peer, request, question, event.result)
+
+        if self._has_room(peer, request):
+            self._ground.read(Piece(partition, question.oid, question.tid, question.offset), then)
+
+    def _newest(self, oid: Oid, before: Tid, found: Found) -> Stored | None:
+        """Return a revision that was read, or what was committed meanwhile. Raises DataCorrupted."""
+        stored, end = self._ground.overlay.load(oid, before)
+        if stored is not None:
+            return stored
+        there = found.get(oid)
+        if isinstance(there, DataCorrupted):
+            raise there
+        return checked(oid, there, end)
+
+    def _read_loads(
+        self,
+        peer: NodeId,
+        request: int,
+        question: AskLoad | AskLoads,
+        oids: tuple[Oid, ...],
+        then: Callable[[Found], None],
+    ) -> None:
+        """Have *oids* read; *then* gets them, unless they cannot be answered any more."""
+        ground, serials = self._ground, self._ground.serials
+        assert serials is not None, "else they are read at once"
+        if not self._has_room(peer, request):
+            return
+        version, generation = ground.image.table.version, serials.generation
+        for oid in oids:
+            serials.ask(oid)
+
+        def read(event: PointsRead) -> None:
+            result = event.result if isinstance(event.result, tuple) else ()
+            found = dict(zip(oids, result, strict=False))
+            for oid in oids:
+                stored = found.get(oid)
+                is_last = isinstance(stored, Stored) and stored.end == NO_TID
+                serials.answered(oid, stored.tid if isinstance(stored, Stored) and is_last else None, generation)
+            if self._is_void(peer, request, question.epoch, event.result):
+                return
+            unreadable = self._first_unreadable(question) if isinstance(question, AskLoad) else None
+            if unreadable is not None:
+                self._not_readable(peer, request, unreadable)
+            elif version != ground.image.table.version:
+                # A cell may have been emptied and filled again meanwhile.
+                self._read_loads(peer, request, question, oids, then)
+            else:
+                then(found)
+
+        ground.read(Loads(tuple((ground.partition(oid), oid) for oid in oids), question.before), read)
+
+    def _has_room(self, peer: NodeId, request: int) -> bool:
+        if len(self._ground.reads) < self._ground.settings.loads:
+            return True
+        self._fail(peer, request, ErrorCode.NOT_READY, "too many reads wait for the database")
+        return False
+
+    def _is_void(self, peer: NodeId, request: int, epoch: Epoch, result: object) -> bool:
+        """Refuse to answer from *result*: an error, or the world has changed meanwhile. Return whether it was so."""
+        if isinstance(result, BackendError):
+            self._fail(peer, request, ErrorCode.NOT_READY, f"the database does not answer: {result}")
+            return True
+        return self._is_refused(peer, request, epoch)
 
     def _range(self, peer: NodeId, request: int, question: Packet) -> None:
         self._ground.order(ReadRange(peer, request, question, self._ground.last_op))

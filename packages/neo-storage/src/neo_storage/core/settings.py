@@ -37,6 +37,8 @@ class StorageSettings:
     """Transactions that sent ahead what cannot be taken, until they vote; above it the connection is cut."""
     loads: int = 10_000
     """Reads that wait for the primary; above it they are answered NOT_READY."""
+    serials: int = 500_000
+    """Serials kept in memory, some 150 bytes each, where the database cannot be asked at once."""
     stale_bytes: int = 256 * 2**10
     """Largest value that is sent along with a conflict."""
     state_s: float = 5.0

@@ -189,7 +189,7 @@ class SqliteBackend:
             self._writer.write(ops, position)
         self._position = position
 
-    def reconnect(self) -> bool:
+    def reconnect(self) -> None:
         """Never asked: a file is not lost. Raises: BackendError."""
         raise BackendError(f"{self._path} is a file: there is no connection to lose")
 

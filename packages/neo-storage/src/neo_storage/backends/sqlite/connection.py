@@ -97,6 +97,11 @@ class SqliteDatabase:
         """Run it row by row, prepared. Return how many rows it has changed."""
         return self._connection.executemany(many.single, rows).rowcount if rows else 0
 
+    def rows_of_many(self, many: Many, rows: Sequence[Row]) -> list[Row]:
+        """Run it row by row, prepared."""
+        execute = self._connection.execute
+        return [found for row in rows for found in execute(many.single, row).fetchall()]
+
     def values(self, ids: Sequence[int]) -> dict[int, bytes]:
         """Return the rows of `data` with these ids."""
         execute, text = self._connection.execute, QUERIES.value.text

@@ -1,0 +1,110 @@
+"""Reads of single revisions from a back end that cannot be asked in the hub: several threads, a connection each.
+
+All that waits when a thread is free goes to it together, in fair shares: a hand-off costs more than a read.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Final, TypeVar
+
+from neo_common.errors import BackendError, BackendLost, DataCorrupted
+from neo_common.ids import Oid, Partition, Tid
+from neo_storage.backends.base import Backend, RangeReader, Stored
+from neo_storage.core.events import Loads, Piece, PointsRead, ReadPoints, Serials
+from neo_storage.native import Door, Worker, pause
+
+PATIENCE_S: Final = 5.0
+"""How long a read for a client tries to connect again; then it is answered that the database is away."""
+_T = TypeVar("_T")
+
+
+def patient(job: Callable[[], _T], limit_s: float, is_stopping: Callable[[], bool]) -> _T:
+    """Return what *job* returns, trying again, ever more slowly, while the database is away. On a native thread.
+
+    *job* must be one that may be repeated. Raises: BackendLost after *limit_s*, or when the node stops.
+    """
+    begun, delay_s = monotonic(), 0.05
+    while True:
+        try:
+            return job()
+        except BackendLost:
+            if is_stopping() or monotonic() - begun > limit_s:
+                raise
+        pause(delay_s)
+        delay_s = min(1.0, 2 * delay_s)
+
+
+class PointReads:
+    """Performs `ReadPoints`. All calls are the hub's."""
+
+    def __init__(self, backend: Backend, door: Door, done: Callable[[PointsRead], None], readers: int) -> None:
+        """*done* gets what came of each."""
+        self._done = done
+        self._idle = [(Worker(door), backend.range_reader()) for _ in range(readers)]
+        self._all = list(self._idle)
+        self._waiting: deque[ReadPoints] = deque()
+        self._is_stopping = False
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._all) - len(self._idle)
+
+    def ask(self, read: ReadPoints) -> None:
+        """Perform *read*."""
+        self._waiting.append(read)
+        self._work()
+
+    def close(self, timeout_s: float) -> None:
+        """End the threads, blocking until what runs has ended."""
+        self._is_stopping = True
+        self._waiting.clear()
+        for worker, reader in self._all:
+            if worker.stop(timeout_s):
+                reader.close()
+
+    def _work(self) -> None:
+        while self._waiting and self._idle:
+            share = -(-len(self._waiting) // len(self._idle))
+            self._begin([self._waiting.popleft() for _ in range(share)])
+
+    def _begin(self, reads: Sequence[ReadPoints]) -> None:
+        worker, reader = self._idle.pop()
+
+        def job() -> list[PointsRead]:
+            return [PointsRead(read.number, self._read(reader, read)) for read in reads]
+
+        def done(result: object) -> None:
+            self._idle.append((worker, reader))
+            self._work()
+            if isinstance(result, Exception):
+                raise result  # what we do not understand stops the node
+            assert isinstance(result, list)
+            for event in result:
+                self._done(event)
+
+        worker.submit(job, done)
+
+    def _read(self, reader: RangeReader, read: ReadPoints) -> object:
+        try:
+            return patient(lambda: perform(reader, read.wanted), PATIENCE_S, lambda: self._is_stopping)
+        except BackendError as error:
+            return error
+
+
+def perform(reader: RangeReader, wanted: Serials | Loads | Piece) -> object:
+    """Return what *wanted* says, as PointsRead has it. Raises: BackendError."""
+    match wanted:
+        case Serials(pairs):
+            return reader.currents(pairs)
+        case Loads(pairs, before):
+            return tuple(_load(reader, partition, oid, before) for partition, oid in pairs)
+        case Piece(partition, oid, tid, offset):
+            return reader.piece(partition, oid, tid, offset)
+
+
+def _load(reader: RangeReader, partition: Partition, oid: Oid, before: Tid) -> Stored | DataCorrupted | None:
+    """Return a revision, or what is wrong with it: the others of the same question are none the worse."""
+    try:
+        return reader.load(partition, oid, before)
+    except DataCorrupted as error:
+        return error
