@@ -33,6 +33,7 @@ from neo_common.wire.schema import (
     Voted,
 )
 from neo_master.core.master import MasterCore
+from neo_storage.backends.base import ApplyDrop
 from neo_storage.core.ground import written
 from neo_storage.core.node import FROM_PRIMARY, NEEDS_TABLE, StorageCore, Verdict
 
@@ -130,6 +131,54 @@ def _say_unvote_once(core: ClientCore) -> None:
 
     core._repeat_unvotes = repeat  # type: ignore[method-assign]
     core._unvote = once  # type: ignore[method-assign]
+
+
+# ---------------------------------------------------------------------------------------------- copies
+
+
+def _skip_a_range(core: StorageCore, original: Callable[..., None], copy: Any) -> None:
+    if copy.differing:
+        copy.differing.popleft()
+    original(copy)
+
+
+def _all_are_equal(core: StorageCore, original: Callable[..., None], peer: NodeId, m: Any) -> None:
+    original(peer, m._replace(different=()))
+
+
+def _resume_at_the_end(core: StorageCore, original: object, partition: Any, reached: Tid) -> Tid:
+    return max(reached, core.ground.image.last_tid)
+
+
+def _write_without_drops(
+    core: StorageCore, original: Callable[..., int], ops: tuple[Any, ...], size: int = 0, *, durable: bool = False
+) -> int:
+    return original(tuple(op for op in ops if not isinstance(op, ApplyDrop)), size, durable=durable)
+
+
+def _end_without_saving(core: StorageCore, original: Callable[..., None], copy: Any) -> None:
+    if copy.cut is None:
+        original(copy)
+    else:
+        del core.copies.copies[copy.partition]
+        copy.done()
+
+
+def _trust_earlier_reigns(core: StorageCore, original: Callable[..., None]) -> None:
+    core.copies._epoch = core.ground.image.epoch
+    original()
+
+
+def _any_source(core: StorageCore, original: Callable[..., NodeId | None], copy: Any) -> NodeId | None:
+    row = core.ground.image.table.rows[copy.partition]
+    others = [n for n, _ in row if n != core.me and n in core.ground.peers]
+    return others[-1] if others and copy.cut is None else original(copy)
+
+
+def _lose_the_last_of_a_part(
+    core: StorageCore, original: Callable[..., tuple[Any, ...] | None], copy: Any, transactions: Any
+) -> tuple[Any, ...] | None:
+    return original(copy, transactions[:-1] if len(transactions) > 1 else transactions)
 
 
 # ---------------------------------------------------------------------------------------------- storages
@@ -390,6 +439,57 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         ("read_0rep", "read_1rep", "chain"),
         client=both(instead("_cut_cache", _keep_cache), instead("_cut_all_loads", _only_void)),
         first_run=35,
+    ),
+    "range_skipped": Mutation(
+        "who copies forgets a range that differs",
+        ("crowd", "rebuild", "read_1rep"),
+        storage=instead("_next_range", _skip_a_range, "copies"),
+        kinds=("crash", "power"),
+        first_run=6,
+    ),
+    "digests_wrong": Mutation(
+        "all ranges are called equal",
+        ("crowd", "rebuild", "read_1rep"),
+        storage=instead("on_compared", _all_are_equal, "copies"),
+        first_run=6,
+    ),
+    "resumed_too_far": Mutation(
+        "a copy goes on above what it has not compared",
+        ("crowd", "rebuild", "read_1rep"),
+        storage=instead("resume_from", _resume_at_the_end, "copies"),
+        first_run=8,
+    ),
+    "excess_kept": Mutation(
+        "who copies keeps what the source has not",
+        ("crowd", "rebuild", "read_1rep"),
+        storage=instead("write", _write_without_drops, "copies"),
+        kinds=("power",),
+        first_run=15,
+    ),
+    "copy_not_saved": Mutation(
+        "a cell is ready before what it has copied is durable",
+        ("crowd", "rebuild", "read_1rep"),
+        storage=instead("_end_pass", _end_without_saving, "copies"),
+        is_rare=True,
+        first_run=187,
+    ),
+    "earlier_reigns_trusted": Mutation(
+        "what was equal under another primary is not compared again",
+        ("crowd", "rebuild", "read_1rep"),
+        storage=instead("changed", _trust_earlier_reigns, "copies"),
+        is_rare=True,
+    ),
+    "any_source": Mutation(
+        "cells copy from cells that are out of date themselves",
+        ("crowd",),
+        storage=both(instead("source_of", _any_source, "copies"), always("is_good", True, "giving")),
+        is_rare=True,
+    ),
+    "part_cut_short": Mutation(
+        "the last transaction of a part is lost",
+        ("crowd", "rebuild", "read_1rep"),
+        storage=instead("_take", _lose_the_last_of_a_part, "copies"),
+        first_run=3,
     ),
     "joining_gets_no_commit": Mutation(
         "Commit is not sent to a cell that joins",

@@ -8,14 +8,16 @@ losing the last transactions of a database does. Segments are recycled as early 
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections import deque
 
 from neo_common.core import Durable
-from neo_common.ids import NO_NODE, Epoch, NodeId, Partition
-from neo_common.states import Role
-from neo_common.wire.schema import AskFate, Compare, Pull
+from neo_common.ids import NO_NODE, NO_TID, Epoch, NodeId, Partition, Session, Tid, Ttid
+from neo_common.states import CellState, Role
+from neo_common.wire.schema import AskFate, Compare, Metadata, Pull
 from neo_storage.backends.base import Op
 from neo_storage.core import image as images
+from neo_storage.core.copying import Step
 from neo_storage.core.events import (
     Append,
     Applied,
@@ -33,14 +35,14 @@ from neo_storage.core.events import (
     ReadPoints,
     ReadRange,
 )
-from neo_storage.core.log_records import LogRecord
+from neo_storage.core.log_records import LogRecord, LogTable
 from neo_storage.core.node import StorageCore
 from neo_storage.core.settings import StorageSettings
 from neo_storage.core.tentative import MemorySpool
 from neo_storage.points import perform
 from neo_storage.ranges import compare, look_for, own, pull
 from support.checkers import Committed
-from support.memory_backend import MemoryBackend, State
+from support.memory_backend import MemoryBackend, State, Trans
 from support.seeking import Seeker
 from support.world import World
 
@@ -180,6 +182,8 @@ class Storing(Seeker):
                 disk.ever.append((position, record))
                 self._spool.note(position, record)
                 self.world.note(self.name, "appends", (position, record))
+                if isinstance(record, LogTable):
+                    self._spoil(position, record)
                 if urgent:
                     self._flush(self.incarnation)
                 elif not self._flush_due:
@@ -209,6 +213,34 @@ class Storing(Seeker):
                 self.crash(reason)
             case _:
                 super().perform(effect)
+
+    def _spoil(self, position: int, record: LogTable) -> None:
+        """Leave any part of an OUT_OF_DATE cell, and something that never was committed: so copies may find it."""
+        # None of the world's numbers, so that seeds keep their meaning.
+        rng = random.Random(self.world.seed * 1_000_003 + position)
+        for p, row in record.table.rows:
+            copy = self.core.copies.copies.get(p)
+            is_untouched = copy is None or (copy.reached == NO_TID and copy.step in (Step.WAIT, Step.COUNT))
+            if dict(row).get(self.node) != CellState.OUT_OF_DATE or not is_untouched or rng.random() < 0.5:
+                continue
+            for state in (self.disk.backend.state, self.disk.saved):
+                if p in state.cells:
+                    self._spoil_cell(state, p, random.Random(rng.random()))
+
+    def _spoil_cell(self, state: State, p: Partition, rng: random.Random) -> None:
+        cell, transactions = state.cells[p], state.transactions.get(p, {})
+        tids = sorted(transactions)
+        for tid in [t for t in tids if rng.random() < 0.3]:
+            del transactions[tid]
+            for oid in list(cell):
+                cell[oid] = tuple(r for r in cell[oid] if r.tid != tid)
+        for oid in sorted(cell):
+            if cell[oid] and rng.random() < 0.2:
+                stray = cell[oid][-1]._replace(tid=Tid(cell[oid][-1].tid - 1))
+                cell[oid] = tuple(sorted((*cell[oid], stray)))
+                transactions[stray.tid] = Trans(Ttid(Session(99), int(stray.tid)), Metadata(b"", b"", b""), (p,))
+            if not cell[oid]:
+                del cell[oid]
 
     def _flush(self, incarnation: int) -> None:
         if not self.alive or self.incarnation != incarnation:
