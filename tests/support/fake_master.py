@@ -22,6 +22,7 @@ from neo_common.wire.schema import (
     AnswerStart,
     AnswerStop,
     AnswerTable,
+    AnswerTruncate,
     AskChange,
     AskCluster,
     AskDrop,
@@ -34,6 +35,7 @@ from neo_common.wire.schema import (
     AskStart,
     AskStop,
     AskTable,
+    AskTruncate,
     Ceilings,
     CellMove,
     Cluster,
@@ -102,6 +104,8 @@ class FakeCore:
         self.change = AnswerChange("1 cells to make", (CellMove(Partition(0), NO_NODE, S2),), 1, 1)
         self.moves: list[AnswerMoves] = [AnswerMoves(False, 1, (), 0, 0, 0, 0, "")]
         self.scrub = AnswerScrub((), ())
+        self.truncated = TABLE
+        """The table after a truncation."""
         self.refuse = ""
         self.asked: list[Packet] = []
         self.admins: dict[NodeId, Hello] = {}
@@ -154,6 +158,9 @@ class FakeCore:
                 return self.moves.pop(0) if len(self.moves) > 1 else self.moves[0]
             case AskDrop(_, force, _):
                 return AnswerDrop(f"forgotten, force={force}")
+            case AskTruncate():
+                self.table = self.truncated
+                return AnswerTruncate("it is truncated")
             case AskPackState():
                 return self.pack.pop(0) if len(self.pack) > 1 else self.pack[0]
         raise AssertionError(packet)

@@ -12,7 +12,7 @@ from rich.console import Console
 from neo_admin.cli.main import run
 from neo_admin.shell import AdminShell
 from neo_common.config.loader import load
-from neo_common.ids import NodeId, Partition, Seconds, Tid
+from neo_common.ids import NodeId, Partition, Seconds, Tid, Version, make_epoch
 from neo_common.model.orders import Orders
 from neo_common.model.partition_table import Cell
 from neo_common.states import ClusterState, NodeState
@@ -25,6 +25,7 @@ from neo_common.wire.schema import (
     AskPack,
     AskScrub,
     AskStart,
+    AskTruncate,
     CellCopy,
     ChangeKind,
     Cluster,
@@ -378,3 +379,20 @@ def test_scrub_status_tells_what_was_found(master: FakeMaster) -> None:
     assert isinstance(told, dict)
     assert told["findings"][0]["node"] is None
     assert master.core.asked[-1] == AskScrub(True)
+
+
+def test_truncation_asks_first_and_says_what_became_of_it(master: FakeMaster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    words = ("--masters", master.address, "--cluster", "test", "--timeout", "2s")
+    assert Result("truncate", "00000000000000ff", *words).status == 130, "nobody has said yes"
+    assert Result("truncate", "now", "--yes", *words).status == 2
+    former = master.core.table
+    version = Version(make_epoch(99, M1), former.version.ptid)
+    master.core.truncated = former.changed(version, {}, orders=Orders(cut_at=version, cut=Tid(255)))
+    done = Result("truncate", "ff", "--yes", "--json", *words)
+    assert (done.status, done.json) == (0, {"truncated": True, "tid": "00000000000000ff"}), done.err
+    assert master.core.asked[-4] == AskTruncate(Tid(255), "neoadmin truncate")
+    master.core.table, master.core.truncated = former, former.changed(version, {})
+    lost = Result("truncate", "ff", "--yes", *words)
+    assert lost.status == 1
+    assert "Nothing was cut off" in lost.out

@@ -12,11 +12,12 @@ from click.shell_completion import get_completion_class
 from rich.console import Console
 
 from neo_admin import __version__, local
-from neo_admin.cli import commands, moving
+from neo_admin.cli import commands, moving, truncating
 from neo_admin.cli.commands import EXIT_HELP, Cli
 from neo_common.config.sections import Cluster
 from neo_common.config.values import parse_seconds
 from neo_common.errors import NeoError
+from neo_common.ids import Tid
 from neo_common.wire.schema import ChangeKind
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -255,6 +256,24 @@ def moves(options: Cli, wait: bool) -> int:
 def drop(options: Cli, names: tuple[str, ...], force: bool, reason: str) -> int:
     """Forget storages for ever: drained ones, or those that will not come back. What they hold is erased if they do."""
     return moving.drop(options, names, force=force, reason=reason)
+
+
+@command(cli)
+@click.argument("tid", metavar="TID")
+@click.option("--yes", is_flag=True, help="Do not ask whether that is meant.")
+@_reason("truncate")
+def truncate(options: Cli, tid: str, yes: bool, reason: str) -> int:
+    """Cut off every transaction above TID (16 hexadecimal digits), for ever: all of them, on all storages, or none.
+
+    The cluster recovers meanwhile, and clients begin anew. `neoadmin transactions` shows the last tids.
+    """
+    try:
+        number = int(tid, 16)
+    except ValueError:
+        raise click.BadParameter(f"{tid!r} is not a tid, write 16 hexadecimal digits", param_hint="TID") from None
+    if not yes:
+        click.confirm(f"Every transaction above {number:016x} will be lost for ever. Go on?", abort=True)
+    return truncating.truncate(options, Tid(number), reason)
 
 
 @command(cli)

@@ -25,6 +25,7 @@ from neo_common.wire.schema import (
     AskStart,
     AskStop,
     AskTable,
+    AskTruncate,
     Cluster,
     Error,
     ErrorCode,
@@ -51,6 +52,7 @@ RELAYED: Final = frozenset(
         AskMoves,
         AskDrop,
         AskScrub,
+        AskTruncate,
     )
 )
 """The questions that go to the primary."""

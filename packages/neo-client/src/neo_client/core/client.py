@@ -44,6 +44,7 @@ from neo_common.ids import (
     NO_EPOCH,
     NO_SESSION,
     NO_TID,
+    NO_VERSION,
     Epoch,
     Instant,
     NodeId,
@@ -865,6 +866,7 @@ class ClientCore:
             return
         is_new = packet.epoch != self.epoch
         known_before = self.last
+        is_cut = NO_VERSION < self.table.version < table.orders.cut_at
         self._cut_cache(max(packet.last, self.last))
         self._cut_all_loads(is_new)
         self.epoch, self.session, self.table, self.primary = packet.epoch, packet.session, table, master
@@ -881,7 +883,9 @@ class ClientCore:
                     tx.maybe = True
         else:  # those of a session that was given up are aborted, durably
             self.dead = {key: parts for key, parts in self.dead.items() if key[0].session == self.session}
-        if packet.reset:
+        if is_cut:  # the cluster was truncated: what is above is nowhere any more
+            self._reset(min(durable_before, table.orders.cut), known_before)
+        elif packet.reset:
             self._reset(durable_before, known_before)
         self.frozen = False
         self._do(NodesChanged())

@@ -1855,6 +1855,21 @@ class AnswerScrub(NamedTuple):
     findings: tuple[Finding, ...]
 
 
+@_ask(0x0609, (A,), (M, A))
+class AskTruncate(NamedTuple):
+    """Cut off all transactions above *tid*: the cluster recovers, and has them nowhere any more."""
+
+    tid: Tid
+    reason: str
+
+
+@_answer(0x0609, (M, A), (A,))
+class AnswerTruncate(NamedTuple):
+    """It has begun: done when the cluster is RUNNING with a table that carries the cut. Error ILLEGAL otherwise."""
+
+    text: str
+
+
 @_ask(0x0610, (A,), (M, S, A))
 class AskDebug(NamedTuple):
     """What a node waits for, holds and queues."""

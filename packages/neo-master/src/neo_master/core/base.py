@@ -309,6 +309,10 @@ class MasterBase(ABC):
         """The nodes that each row shall have, the lead first; None when nothing is ordered, or it is to be planned."""
         self.order_answers: list[tuple[NodeId, int, Packet]] = []
         """What those who gave orders are told when the table that carries them is stable: peer, request, answer."""
+        self.cut_to: Tid | None = None
+        """The tid that recovery truncates to, as an operator has ordered."""
+        self.is_trimmed = False
+        """Whether recovery has cut something off."""
         self.goal_cells = 0
         """How many cells were to be made when it was planned."""
         self.away_alerted: set[NodeId] = set()
@@ -554,6 +558,22 @@ class MasterBase(ABC):
     @abstractmethod
     def pump(self) -> None:
         """Begin the next change of the partition table, if none is under way (tables)."""
+
+    @abstractmethod
+    def trim_replies(self, table: PartitionTable) -> None:
+        """Forget what is cut off (truncation)."""
+
+    @abstractmethod
+    def lift_last(self) -> None:
+        """After a truncation, begin above all tids that were ever given (truncation)."""
+
+    @abstractmethod
+    def former_ceiling(self) -> Tid:
+        """Return the highest tid that a former primary may have given (recovery)."""
+
+    @abstractmethod
+    def orders_of(self, orders: Orders, version: Version) -> Orders:
+        """Return the orders of the table of a new reign (truncation)."""
 
     @abstractmethod
     def next_step(self) -> Change | None:

@@ -43,6 +43,7 @@ from neo_common.wire.schema import (
     AskStart,
     AskStop,
     AskTable,
+    AskTruncate,
     CaughtUp,
     CeilingsOk,
     CHello,
@@ -90,6 +91,7 @@ from neo_master.core.sessions import Sessions
 from neo_master.core.settings import Configured, MasterSettings
 from neo_master.core.tables import Tables
 from neo_master.core.transactions import Transactions
+from neo_master.core.truncation import Truncation
 
 __all__ = ["Configured", "Effect", "Exit", "MasterCore", "MasterSettings", "Place"]
 
@@ -110,7 +112,9 @@ def told_epoch(packet: object) -> Epoch:
     return NO_EPOCH
 
 
-class MasterCore(Election, Recovery, Transactions, Tables, Moves, Sessions, Oids, Packs, Scrubs, Admin, Roster):
+class MasterCore(
+    Election, Recovery, Transactions, Tables, Moves, Truncation, Sessions, Oids, Packs, Scrubs, Admin, Roster
+):
     """One master: secondary, or primary of a cluster that is recovering or runs.
 
     Invariants:
@@ -172,6 +176,7 @@ class MasterCore(Election, Recovery, Transactions, Tables, Moves, Sessions, Oids
             AskChange: self.on_ask_change,
             AskMoves: self.on_ask_moves,
             AskDrop: self.on_ask_drop,
+            AskTruncate: self.on_ask_truncate,
         }
 
     def __repr__(self) -> str:

@@ -250,6 +250,7 @@ class Recovery(MasterBase):
         if self.grace_until is None:
             self.grace_until = Seconds(self.now.monotonic + self.settings.grace_s)
             self.set_state(ClusterState.VERIFYING, "decides about unfinished transactions")
+        self.trim_replies(table)
         tids = self.found_decisions(table)
         verdict = self.judge(table, tids)
         if not verdict.is_complete:
@@ -257,6 +258,7 @@ class Recovery(MasterBase):
             return
         self.before = table.version.epoch
         self.decide(tids, verdict)
+        self.lift_last()
         self.pending = verdict.pending
         self.aborted = {t.ttid: t.attempt for t in verdict.aborts}
         self.start(self.cleaned(table), verdict.aborts)
@@ -269,7 +271,7 @@ class Recovery(MasterBase):
                 check_cell(state, CellState.OUT_OF_DATE if state == CellState.JOINING else state)
             rows.append(tuple(Cell(n, CellState.OUT_OF_DATE if s == CellState.JOINING else s) for n, s in row))
         version = Version(self.epoch, Ptid(table.version.ptid + 1))
-        return PartitionTable(version, table.replicas, rows, table.orders)
+        return PartitionTable(version, table.replicas, rows, self.orders_of(table.orders, version))
 
     def found_decisions(self, table: PartitionTable) -> dict[Ttid, Decision]:
         """Return what is decided already: as readable nodes say, else other nodes, else clients.
@@ -448,6 +450,7 @@ class Recovery(MasterBase):
             self.explain()
             return
         self.is_running = True
+        self.cut_to = None
         self.lease_seen = self.now.monotonic
         self.undurable.extend(self.decided.values())
         self.unacked = {ttid: set() for ttid in self.decided}
@@ -482,11 +485,11 @@ class Recovery(MasterBase):
         """
         self.log(WARNING, f"recovery begins again: {reason}")
         hellos, nodes, founding, count = self.hellos, self.nodes, self.founding, self.client_count
-        state, told = self.state, self.told_state
+        state, told, cut_to = self.state, self.told_state, self.cut_to
         self.seen_epoch = max(self.seen_epoch, self.epoch)
         self.forget_reign()
         self.hellos, self.nodes, self.founding, self.client_count = hellos, nodes, founding, count
-        self.state, self.told_state = state, told
+        self.state, self.told_state, self.cut_to = state, told, cut_to
         self.raise_epoch()
         self.tell_masters()
         self.set_state(ClusterState.RECOVERING, reason)

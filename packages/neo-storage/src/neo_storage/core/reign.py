@@ -1,10 +1,13 @@
 """Whom this storage obeys: lease, fencing, the beginning of a reign, coming back into one. Pure."""
 
+from collections.abc import Sequence
+
 from neo_common.ids import NO_EPOCH, NO_NODE, NO_TID, NodeId, Partition, Seconds
 from neo_common.model.partition_table import PartitionTable, whole
 from neo_common.states import CellState, Role, node_id
 from neo_common.wire.schema import (
     Adopt,
+    Decision,
     Fence,
     Fenced,
     FwdFail,
@@ -174,15 +177,18 @@ class Reign:
         self.give_lease(master)
         ground.serving = True
         ground.write(LogCeilings(m.ceilings))
+        is_cut = self._tables.is_cut(table)
+        cut = table.orders.cut if is_cut else NO_TID
+        # A cut takes all votes, and all above it: what is decided below comes first, what came after it later.
+        self._decide(master, [d for d in m.decisions if d.tid <= cut])
         self._tables.write(table, master)
-        known_to = ground.image.last_tid
-        for d in m.decisions:
-            ground.seen = max(ground.seen, d.tid)
-            confirm: Then = ground.confirm_commit(master, d.ttid)
-            self._decisions.decide(d.ttid, d.attempt, d.tid, d.parts, NO_TID, known_to, confirm)
+        self._decide(master, [d for d in m.decisions if d.tid > cut])
         for ttid, attempt in m.aborts:
             self._decisions.on_abort(master, SAbort(ttid, attempt))
-        ground.when_durable(lambda: self._started(master, m))
+        if is_cut:  # nobody may read what is cut off
+            ground.when_durable(lambda: ground.when_applied(lambda: self._started(master, m)))
+        else:
+            ground.when_durable(lambda: self._started(master, m))
         if is_new:
             self._votes.expect(None)
         led = frozenset(p for p in ground.partitions() if ground.leads(p))
@@ -194,6 +200,14 @@ class Reign:
             ground.stable = old
         if stable:
             self._rely_on(table)
+
+    def _decide(self, master: NodeId, decisions: Sequence[Decision]) -> None:
+        ground = self._ground
+        known_to = ground.image.last_tid
+        for d in decisions:
+            ground.seen = max(ground.seen, d.tid)
+            confirm: Then = ground.confirm_commit(master, d.ttid)
+            self._decisions.decide(d.ttid, d.attempt, d.tid, d.parts, NO_TID, known_to, confirm)
 
     def _rely_on(self, table: PartitionTable) -> None:
         # It may be durable nowhere yet: at least here, before anything relies on it.
