@@ -54,6 +54,7 @@ def keep_votes(image: images.Image, update: object) -> None:
     """Keep the votes of a cell that is dropped."""
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("of", "name", "replacement"),
     [

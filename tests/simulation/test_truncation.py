@@ -85,6 +85,7 @@ def test_without_any_storage_told_it_is_not_done() -> None:
     assert not all(run("pair_0rep", seed, 4) for seed in range(100, 130))
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("of", "method", "replacement"),
     [
