@@ -25,3 +25,17 @@ def test_hostile_peers_harm_nobody(tmp_path: Path, pytestconfig: pytest.Config) 
     for name in ("m1", "s1", "s2"):
         for way in ("replay", "packets of a CLIENT", "packets of a STORAGE"):
             assert fuzzer.tried[f"{name} {way}"], (name, way, fuzzer.tried)
+
+
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("protection", ["tls", "secret"])
+def test_strangers_get_nowhere(tmp_path: Path, pytestconfig: pytest.Config, protection: str) -> None:
+    """The same attacks by who has neither certificate nor secret: nobody is let in, in whatever role."""
+    seconds, seed = pytestconfig.getoption("--fuzz-seconds") / 2, pytestconfig.getoption("--fuzz-seed")
+    with Cluster(tmp_path / "cluster", storages=2, replicas=1, admins=1, protection=protection) as cluster:
+        fuzzer = fuzz(cluster, seconds, seed)
+        assert all("not let in" in how for how in fuzzer.tried if "packets" in how), fuzzer.tried
+        for name in cluster.names:
+            said = (cluster.directory / f"{name}.log").read_text(errors="replace")
+            assert "name=hostile" not in said
+            assert "name=s77" not in said
