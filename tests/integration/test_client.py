@@ -15,13 +15,15 @@ from ZODB import DB
 from ZODB.config import storageFromString
 from ZODB.Connection import TransactionMetaData
 from ZODB.FileStorage import FileStorage
+from ZODB.MappingStorage import MappingStorage
 from ZODB.POSException import ConflictError, POSKeyError, ReadConflictError
 from ZODB.utils import load_current, maxtid, p64, u64, z64
 from zodburi import resolve_uri
 
 import neo_client
+from neo_client.core.events import VoteNow
 from neo_client.errors import ClusterUnavailable, StorageClosedError
-from neo_common.wire.schema import AskLast
+from neo_common.wire.schema import AskLast, Mode
 from support.cluster import Cluster
 
 
@@ -203,6 +205,33 @@ def test_two_phase_commits_like_any_other(cluster: Cluster) -> None:
     client.tpc_abort(meta)
     assert client.load(oid) == (b"sealed", tid)
     client.close()
+
+
+def test_a_database_that_votes_later_makes_a_commit_two_phase(cluster: Cluster) -> None:
+    client = cluster.open()
+    modes: list[Mode] = []
+    step = client._shell.step
+    client._shell.step = lambda tx, event: (
+        modes.append(event.job.mode) if isinstance(event, VoteNow) else None,
+        step(tx, event),
+    )
+    databases: dict[str, DB] = {}
+    db = DB(client, databases=databases, database_name="main")
+    other = DB(MappingStorage("zz"), databases=databases, database_name="other")
+    modes.clear()
+    with db.transaction() as conn:  # a manager of its own, which nobody but the option can see
+        conn.root()["x"] = 1
+    conn = db.open()
+    conn.root()["x"] = 2
+    transaction.commit()
+    conn.root()["x"] = 3
+    conn.get_connection("other").root()["x"] = 3
+    transaction.commit()
+    assert modes == [Mode.C, Mode.C, Mode.A]
+    assert client.load(z64)
+    conn.close()
+    db.close()
+    other.close()
 
 
 def test_prefetch_fills_the_cache_with_one_question_per_storage(cluster: Cluster, storage: Any) -> None:

@@ -61,14 +61,15 @@ Resolver = Callable[[Write, Stale], tuple[Write, bytes | None]]
 class Commit:
     """See the module."""
 
-    def __init__(self, shell: Shell, metadata: Metadata, mode: Mode, given_tid: Tid) -> None:
+    def __init__(self, shell: Shell, metadata: Metadata, given_tid: Tid) -> None:
         """Begin. Raises: ClusterUnavailable; TooLargeError."""
         size = sum(map(len, metadata))
         if size > METADATA_MAX_BYTES:
             raise TooLargeError(f"{size} bytes of user, description, extension: at most {METADATA_MAX_BYTES} are kept")
         self.shell = shell
         self.metadata = metadata
-        self.mode = mode
+        self.mode = Mode.C
+        """How it is committed; may be changed until `vote`."""
         self.given_tid = given_tid
         self.writes: dict[Oid, Write] = {}
         """What is stored; values that went ahead are in the spool."""

@@ -36,8 +36,9 @@ class Options:
     """Ask the primary at each transaction boundary: what was committed before is then seen."""
     compress: str = "zstd"
     """How values are stored where that makes them smaller: `none`, `zlib` or `zstd`."""
-    two_phase: bool = False
-    """Commit so that another database of the same transaction can still refuse: one round trip more."""
+    two_phase: bool | None = None
+    """Commit so that another database of the same transaction can still refuse: one round trip more. None: whenever
+    somebody votes after us (`neo_client.others`)."""
     pack_gc: bool = True
     """Whether packing removes objects that nobody can reach, unless pack() is told."""
     wait: bool = True
@@ -163,6 +164,15 @@ def parse_bool(text: str) -> bool:
     if word not in _TRUE | _FALSE:
         raise ConfigError(f"{text!r} is neither true nor false")
     return word in _TRUE
+
+
+def parse_two_phase(text: str) -> bool | None:
+    """Return a truth value, or None for `auto`.
+
+    >>> parse_two_phase("auto"), parse_two_phase("no")
+    (None, False)
+    """
+    return None if text.strip().lower() == "auto" else parse_bool(text)
 
 
 def parse_compress(text: str) -> str:

@@ -37,6 +37,7 @@ from neo_client.errors import StorageClosedError, TooLargeError, translated
 from neo_client.gc import References, collect
 from neo_client.importing import Pipeline
 from neo_client.options import COMPRESSIONS, Options
+from neo_client.others import may_refuse_later
 from neo_client.reading import Reader
 from neo_client.shell import Shell
 from neo_client.undo import undo
@@ -315,7 +316,7 @@ class Storage(ConflictResolvingStorage, UndoLogCompatible):  # type: ignore[misc
 
     def _new_commit(self, transaction: Any, given_tid: Tid) -> Commit:
         metadata = Metadata(_bytes(transaction.user), _bytes(transaction.description), _extension(transaction))
-        return Commit(self._shell, metadata, Mode.A if self.options.two_phase else Mode.C, given_tid)
+        return Commit(self._shell, metadata, given_tid)
 
     def store(self, oid: bytes, serial: bytes | None, data: bytes, version: str, transaction: Any) -> None:
         """Store a revision; conflicts are found by tpc_vote."""
@@ -376,8 +377,13 @@ class Storage(ConflictResolvingStorage, UndoLogCompatible):  # type: ignore[misc
         if not commit.is_voted:
             if commit.restores and commit.writes:
                 self._raise_oid(max(commit.writes))
+            commit.mode = self._mode(transaction)
             commit.vote(partial(self._resolve, commit))
         return [p64(oid) for oid in commit.resolved]
+
+    def _mode(self, transaction: Any) -> Mode:
+        chosen = self.options.two_phase
+        return Mode.A if (may_refuse_later(transaction) if chosen is None else chosen) else Mode.C
 
     def _resolve(self, commit: Commit, write: Write, stale: Stale) -> tuple[Write, bytes | None]:
         oid = p64(write.oid)

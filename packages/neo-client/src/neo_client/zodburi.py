@@ -9,7 +9,15 @@ from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from neo_client.options import Options, parse_bool, parse_compress, parse_seconds, parse_size, split_masters
+from neo_client.options import (
+    Options,
+    parse_bool,
+    parse_compress,
+    parse_seconds,
+    parse_size,
+    parse_two_phase,
+    split_masters,
+)
 from neo_client.storage import Storage
 from neo_common.errors import ConfigError
 
@@ -20,7 +28,7 @@ _OPTIONS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
     "wait": ("wait", parse_bool),
     "server_sync": ("server_sync", parse_bool),
     "compress": ("compress", parse_compress),
-    "two_phase": ("two_phase", parse_bool),
+    "two_phase": ("two_phase", parse_two_phase),
     "pack_gc": ("pack_gc", parse_bool),
     "client_label": ("client_label", str),
     "secret_file": ("secret_file", str),
