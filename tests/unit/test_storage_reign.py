@@ -2,7 +2,7 @@
 
 from neo_common.ids import NO_EPOCH, NO_NODE, Epoch, Seconds
 from neo_common.model.partition_table import whole
-from neo_common.states import Role, node_id
+from neo_common.states import CellState, Role, node_id
 from neo_common.wire.schema import (
     Adopt,
     Decision,
@@ -349,6 +349,13 @@ def test_wanted_peers_are_higher_ids_that_share_a_partition() -> None:
     assert Rig(S1).serve(three).core.wanted_peers() == {S2}
     assert Rig(S2).serve(three).core.wanted_peers() == frozenset()
     assert Rig(S1).core.wanted_peers() == frozenset()
+
+
+def test_cells_that_are_both_out_of_date_need_no_connection() -> None:
+    other = node_id(Role.STORAGE, 3)
+    new = table(((other, U), (S1, O), (S2, O)), ((S1, CellState.CORRUPTED), (S2, U)))
+    assert Rig(S1).serve(new).core.wanted_peers() == {other}
+    assert Rig(S2).serve(new).core.wanted_peers() == {other}
 
 
 def test_packets_of_a_connection_that_was_cut_are_not_handled() -> None:

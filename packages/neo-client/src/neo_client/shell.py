@@ -432,10 +432,23 @@ class Shell:
                     log.info("node=%s closing: %s", node_text(peer), reason)
                     self._session_events(conn, conn.session.close(reason), core_knows=True)
             case TableChanged():
+                self._leave_unreadable()
                 self._changed()
             case NodesChanged():
                 self._redial.clear()  # the primary names storages when they are ready: what was in vain is so no more
                 self._changed()
+
+    def _leave_unreadable(self) -> None:
+        """Hang up on storages without any readable cell: whoever waits for one that hangs asks another at once.
+
+        The primary has lost it, perhaps long before our own heartbeats say so; one that lives has nothing for us.
+        """
+        readable = self.core.table.readable_nodes()
+        for node, conn in list(self.by_node.items()):
+            if role_of(node) is Role.STORAGE and node not in readable and conn.session is not None:
+                reason = f"{node_text(node)} has no readable cell any more"
+                log.info("node=%s closing: %s", node_text(node), reason)
+                self._session_events(conn, conn.session.close(reason))
 
     def _tell_invalidated(self, tid: Tid, oids: tuple[Oid, ...]) -> None:
         """Tell ZODB. What runs on top of this storage may fail: then it must at least forget all it has."""

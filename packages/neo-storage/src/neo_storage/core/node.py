@@ -29,7 +29,7 @@ from typing import Any, Final, assert_never
 from neo_common.core import Connected, Durable, Lost, Received, Tick
 from neo_common.errors import RemoteProtocolError
 from neo_common.ids import NO_NODE, Instant, NodeId, Oid, Partition, Version
-from neo_common.states import Role, node_text, role_of
+from neo_common.states import CellState, Role, node_text, role_of
 from neo_common.wire import schema as s
 from neo_storage.backends.base import Reader
 from neo_storage.core.ahead import Ahead
@@ -191,12 +191,19 @@ class StorageCore:
         return self.ground.serving
 
     def wanted_peers(self) -> frozenset[NodeId]:
-        """Return the storages to dial: those with higher ids that share a partition with this one."""
+        """Return the storages to dial: those with higher ids to which votes, copies or comparisons of a row go.
+
+        Other connections are let go: cells that are both out of date have nothing to say to each other.
+        """
         me, table = self.ground.me, self.ground.image.table
         if not self.ground.serving:
             return frozenset()
-        rows = (table.rows[p] for p in table.partitions_of(me))
-        return frozenset(cell.node for row in rows for cell in row if cell.node > me)
+        wanted: set[NodeId] = set()
+        for p in table.partitions_of(me):
+            mine = table.state(p, me)
+            assert mine is not None
+            wanted.update(node for node, state in table.rows[p] if node > me and _talk(mine, state))
+        return frozenset(wanted)
 
     def needed_from(self, durable: int) -> int:
         """Return the oldest log position to keep when the back end is durable (`checkpoint`) up to *durable*."""
@@ -473,6 +480,13 @@ class StorageCore:
 
     def _on_debug(self, peer: NodeId, request: int, _: s.AskDebug) -> None:
         self.ground.send(peer, s.AnswerDebug(json.dumps(self.debug())), request)
+
+
+def _talk(one: CellState, other: CellState) -> bool:
+    """Return whether two cells of a row need a connection."""
+    return (one.is_written and other.is_written) or (
+        (one.is_readable or other.is_readable) and CellState.OUT_OF_DATE in (one, other)
+    )
 
 
 def _ignore(peer: NodeId, _: object) -> None:
