@@ -37,18 +37,28 @@ from neo_common.wire.session import Ended, Opened
 from neo_common.wire.session import Session as WireSession
 from support.cluster import Cluster
 
-POWERS: Final = frozenset(
+_READS: Final = frozenset(
     {
-        schema.AskStop,  # an admin stops the cluster
-        schema.AskChange,  # and moves its cells
-        schema.AskDrop,
-        schema.AskPack,  # who may read history may have it removed
-        schema.AskCollect,  # so may who has looked for garbage
-        schema.AskImport,  # an import makes all others read only
-        schema.AskRaiseOid,  # and takes oids
-        schema.Finish,  # the primary believes that all have voted: docs/security.md, "What a peer may do by right"
+        schema.AskCluster,
+        schema.AskNodes,
+        schema.AskTable,
+        schema.AskPackState,
+        schema.AskReplication,
+        schema.AskMoves,
+        schema.AskDebug,
     }
 )
+"""What an admin may ask without changing anything; all else that an admin asks a master is an order."""
+POWERS: Final = frozenset(
+    {info.cls for info in PACKETS.values() if info.kind == schema.Kind.QUESTION and Role.ADMIN in info.senders}
+    & {info.cls for info in PACKETS.values() if Role.MASTER in info.receivers} - _READS
+) | {
+    schema.AskPack,  # who may read history may have it removed
+    schema.AskCollect,  # so may who has looked for garbage
+    schema.AskImport,  # an import makes all others read only
+    schema.AskRaiseOid,  # and takes oids
+    schema.Finish,  # the primary believes that all have voted: docs/security.md, "What a peer may do by right"
+}
 HONEST_OIDS: Final = 64
 """Objects 0..: the honest client's. Hostile votes that are legal in all else may write any other object."""
 FUZZ_OIDS: Final = 2**40
