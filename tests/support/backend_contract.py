@@ -205,6 +205,13 @@ class BackendContract:
         backend.apply([ApplyAmnesty(), ApplyAbort(Tombstone(ttid(3), 1))], 1)
         assert backends.reopen(backend).open().tombstones == (Tombstone(ttid(3), 1),)
 
+    def test_who_was_left_out_forgets_decisions_and_tombstones(self, backends: Backends, backend: Backend) -> None:
+        backend.apply([commit(T1, write(0, b"1")), ApplyAbort(Tombstone(ttid(1), 2))], 0)
+        backend.apply([commit(T2, write(0, b"2")), ApplyAmnesty(is_all=True), commit(T3, write(0, b"3"))], 1)
+        kept = backends.reopen(backend).open()
+        assert [d.tid for d in kept.decisions] == [T3]
+        assert kept.tombstones == ()
+
     def test_checkpoint_tells_how_far_it_is_durable(self, backend: Backend) -> None:
         backend.apply([commit(T1, write(0, b"1"))], 12)
         assert backend.checkpoint() == 12

@@ -390,6 +390,52 @@ ORDERS: Final[dict[str, tuple[Fault, int]]] = {"change": (change, 14), "drop": (
 """What an operator does, where there are storages to spare."""
 
 
+def _host(simulation: Simulation) -> list[Process]:
+    """Return a master and a storage that stand on one machine, where each machine has both."""
+    number = simulation.world.rng.randrange(min(len(simulation.masters), len(simulation.storages)))
+    primary = simulation.primaries()
+    if primary and simulation.world.rng.random() < 0.6:
+        number = min(simulation.masters.index(primary[0]), len(simulation.storages) - 1)
+    return [simulation.masters[number], simulation.storages[number]]
+
+
+def host(simulation: Simulation) -> str:
+    """A machine dies with its master and its storage; they come back after a while."""
+    victims = _host(simulation)
+    for victim in victims:
+        victim.restart_delay_s = _restart_delay(simulation)
+        victim.crash()
+    return f"kill the host of {' and '.join(v.name for v in victims)}"
+
+
+def apart(simulation: Simulation) -> str:
+    """A machine is cut off from the others, perhaps with a client."""
+    rng = simulation.world.rng
+    here = {p.name for p in _host(simulation)}
+    here |= {c.name for c in simulation.clients if rng.random() < 0.4}
+    duration = rng.choice((1.0, 5.0, 12.0))
+    isolate(simulation, here, duration)
+    return f"{', '.join(sorted(here))} are cut off from the others for {duration} s"
+
+
+def isolate(simulation: Simulation, here: set[str], duration_s: float) -> None:
+    """Let nothing pass between *here* and the others for a while."""
+    names = sorted(simulation.world.processes)
+    _block(simulation, [(a, b) for a in names for b in names if (a in here) != (b in here)], duration_s)
+
+
+def wipe(simulation: Simulation) -> str:
+    """A master loses its disk, and begins with an empty one."""
+    victim = simulation.world.rng.choice(simulation.masters)
+    victim.restart_delay_s = _restart_delay(simulation)
+    victim.lose_disk()
+    return f"{victim.name} loses its disk"
+
+
+MASTER_FAULTS: Final[dict[str, tuple[Fault, int]]] = {"host": (host, 4), "apart": (apart, 4), "wipe": (wipe, 2)}
+"""The same for clusters in which a majority of the masters counts."""
+
+
 class Moment:
     """Waits until somebody does something of a chosen kind, for the so-manieth time."""
 
@@ -461,8 +507,12 @@ def happen(simulation: Simulation, count: int, kinds: Sequence[str] = (), plan: 
     world = simulation.world
     for kind, name in plan:
         when = _wait(simulation, 150, kind)
-        world.note("-", "fault", when + FAULTS[name][0](simulation))
-    possible = {**FAULTS, **(ORDERS if simulation.scenario.spares else {})}
+        world.note("-", "fault", when + (FAULTS | MASTER_FAULTS)[name][0](simulation))
+    possible = {
+        **FAULTS,
+        **(ORDERS if simulation.scenario.spares else {}),
+        **(MASTER_FAULTS if simulation.scenario.masters >= 3 else {}),
+    }
     names = [n for n in possible if not kinds or n in kinds]
     weights = [possible[n][1] for n in names]
     scale = world.rng.choice((10, 40, 150))

@@ -1,4 +1,4 @@
-"""A simulated master: a MasterCore and its shell. Masters keep nothing: a crash takes all."""
+"""A simulated master: a MasterCore, its shell, and a disk that loses what was not synced."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from neo_common.core import Send
 from neo_common.ids import Epoch, NodeId
 from neo_common.states import Role, node_id
 from neo_common.wire.schema import HelloNo, Packet
-from neo_master.core.base import Change, Exit
+from neo_master.core.base import Change, Exit, Kept, Store, Stored
 from neo_master.core.master import MasterCore
 from neo_master.core.settings import Configured, MasterSettings
 from support.world import Process, World
@@ -29,10 +29,38 @@ class Mastering(Process):
         self.masters: tuple[Configured, ...] = ()
         """Every master; known when all processes are made."""
         self.exit: Exit | None = None
+        self.disk: Kept | None = None
+        """What survives a crash."""
+        self._writing: list[Store] = []
         super().__init__(world, name, node)
 
     def make_core(self) -> MasterCore:
-        return MasterCore(self.node, self.settings, self.masters, random.Random(self.world.rng.random()))
+        return MasterCore(self.node, self.settings, self.masters, random.Random(self.world.rng.random()), self.disk)
+
+    def core_died(self) -> None:
+        # What was being written may be there or not, the earlier before the later.
+        for effect in self._writing[: self.world.rng.randint(0, len(self._writing))]:
+            self.disk = effect.kept
+        self._writing.clear()
+
+    def lose_disk(self) -> None:
+        """The disk is replaced by an empty one."""
+        self.crash("its disk is lost")
+        self.disk = None
+
+    def _store(self, effect: Store) -> None:
+        self._writing.append(effect)
+        temper = self.world.temper
+        delay = self.world.delay(temper.disk_s, temper.disk_tail, self.name)
+        self.world.schedule(delay, self._stored, effect, self.incarnation)
+
+    def _stored(self, effect: Store, incarnation: int) -> None:
+        if not self.alive or self.incarnation != incarnation or effect not in self._writing:
+            return
+        done = self._writing.index(effect) + 1
+        del self._writing[:done]
+        self.disk = effect.kept
+        self.feed(Stored(effect.number))
 
     def epoch(self) -> Epoch:
         return self.core.seen_epoch
@@ -86,6 +114,8 @@ class Mastering(Process):
 
     def perform(self, effect: object) -> None:
         match effect:
+            case Store():
+                self._store(effect)
             case Exit(_, reason):
                 self.exit = effect
                 self.crash(reason)

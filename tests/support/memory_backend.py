@@ -239,8 +239,10 @@ class MemoryBackend:
                 s.tombstones.pop(decision.ttid, None)
             case ApplyAbort(Tombstone(ttid, attempt)):
                 s.tombstones[ttid] = max(attempt, s.tombstones.get(ttid, 0))
-            case ApplyAmnesty():
+            case ApplyAmnesty(is_all):
                 s.tombstones.clear()
+                if is_all:
+                    s.decisions.clear()
             case ApplyClear(partition, keep):
                 for oid, revisions in sorted(s.cells.get(partition, {}).items()):
                     self._remove(partition, oid, [r for r in revisions if r.tid > keep])

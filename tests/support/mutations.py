@@ -362,7 +362,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         master=instead("is_voted_fully", _any_attempt),
         kinds=("power", "crash", "count"),
         plan=((Contended, "blackout"),),
-        first_run=812,
+        first_run=1975,
     ),
     "pt_before_durable": Mutation(
         "a lead goes on without a cell before the table is durable",
@@ -532,12 +532,12 @@ MUTATIONS: Final[dict[str, Mutation]] = {
     ),
     "no_lease": Mutation(
         "a fenced primary still answers its clients",
-        ("read_1rep", "chain", "read_0rep"),
+        ("m3_read", "m3_pair", "m3_abort"),
         master=always("valid_lease", True),
         storage=always("is_free_for", True, "reign"),
-        kinds=("split",),
+        kinds=("split", "depose", "apart"),
         plan=((VoteDone, "depose"),),
-        first_run=26,
+        is_rare=True,
     ),
     "lease_forgotten": Mutation(
         "a restarted storage forgets the lease that it gave",

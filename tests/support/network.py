@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 
 class Eof(NamedTuple):
-    """End of a connection, seen after what still arrived."""
+    """End of a connection, seen after what still arrived. `is_ended`: the other side has closed it, or died."""
 
     reason: str
+    is_ended: bool = False
 
 
 class End:
@@ -96,7 +97,7 @@ class Connection:
                 continue
             if isinstance(packet, Eof):
                 receiver.is_open = False
-                receiver.process.connection_ended(self, packet.reason)
+                receiver.process.connection_ended(self, packet.reason, is_ended=packet.is_ended)
             else:
                 receiver.process.packet_arrived(self, self._world.through_the_wire(packet, request), request)
 
@@ -110,7 +111,7 @@ class Connection:
         peer.flight.clear()
         if not self.broken:
             self.broken = True
-            self._launch(mine, Eof(reason), 0)
+            self._launch(mine, Eof(reason, is_ended=True), 0)
 
     def cut(self, reason: str, keep: tuple[float, float], notice_s: tuple[float, float]) -> None:
         """Break it. `keep`: share of what each side has in flight that arrives; `notice_s`: when each side sees it."""
@@ -131,7 +132,7 @@ class Connection:
         if not self.broken:
             self.broken = True
             del mine.flight[round(len(mine.flight) * keep) :]
-            self._launch(mine, Eof("the process died"), 0, delay_s=notice_s)
+            self._launch(mine, Eof("the process died", is_ended=True), 0, delay_s=notice_s)
 
 
 def through_codec(packet: Packet, request: int) -> Packet:

@@ -28,7 +28,7 @@ from neo_common.ids import (
 from neo_common.model.partition_table import EMPTY, PartitionTable, TableUpdate, whole
 from neo_common.states import CellState, Role, node_id, role_of
 from neo_common.wire import schema as s
-from neo_master.core.base import Exit
+from neo_master.core.base import Exit, Store, Stored
 from neo_master.core.master import MasterCore
 from neo_master.core.settings import Configured, MasterSettings
 
@@ -253,6 +253,8 @@ class Reign:
                 self._events = deque(kept)
             case Log():
                 self.logs.append(effect)
+            case Store(number):
+                self._events.append(Stored(number))
             case Exit():
                 self.exit = effect
             case _:

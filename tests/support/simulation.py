@@ -345,7 +345,7 @@ class Simulation:
         table = core.pt
         if table.orders.is_balancing or any(s.alive and s.core.image.doomed for s in self.storages):
             return False
-        if core.pt_need is not None or core.changes or core.aborting or core.sealing or core.going or core.undurable:
+        if core.is_changing or core.changes or core.aborting or core.sealing or core.going or core.undurable:
             return False
         if any(c.alive and (c.client.last != self.oracle.last_published or c.client.dead) for c in self.clients):
             return False

@@ -564,7 +564,7 @@ class Process:
     def connection_lost(self, peer: NodeId, reason: str) -> None:
         """A connection is gone: fail what waited for an answer."""
 
-    def connection_ended(self, connection: Connection, reason: str) -> None:
+    def connection_ended(self, connection: Connection, reason: str, *, is_ended: bool) -> None:
         """The network says that *connection* is gone."""
         number = connection.number
         if number in self._peers:
@@ -573,7 +573,7 @@ class Process:
             if self.connections.get(node) is connection:
                 del self.connections[node]
                 self.connection_lost(node, reason)
-            self.feed(Lost(node, reason), number)
+            self.feed(Lost(node, reason, is_ended), number)
         elif number in self._dialled:
             target = self._dialled[number]
             self._dialling.discard(target.name)

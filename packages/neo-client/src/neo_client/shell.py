@@ -65,7 +65,7 @@ TICK_IDLE_S: Final = 0.5
 CONNECT_S: Final = 5.0
 REDIAL_MIN_S: Final = 0.05
 REDIAL_MAX_S: Final = 2.0
-SESSION_LIMITS: Final = Limits(idle_s=5.0, dead_s=30.0)
+SESSION_LIMITS: Final = Limits(idle_s=2.0, dead_s=7.0)
 _FOREVER: Final = float("inf")
 Pieces = Callable[[Ttid, Partition, int], Iterator[Packet]]
 """Given the transaction's name, a partition and an index: what goes ahead of the vote, from that write on."""

@@ -30,6 +30,9 @@ class Lost(NamedTuple):
 
     peer: NodeId
     reason: str
+    is_ended: bool = False
+    """Whether the peer itself has ended it: it has closed it, or its process is gone. False when nobody can know: the
+    connection was reset, or silent for too long. (Only the kernel of the peer says the former.)"""
 
 
 class Received(NamedTuple):

@@ -54,7 +54,11 @@ class HandshakeRefused(NeoError):
 
 
 class PeerLost(NeoError):
-    """The connection to a peer is gone, with this reason."""
+    """The connection to a peer is gone, with this reason. `is_ended`: the peer has closed it, or its process died."""
+
+    def __init__(self, text: str, *, is_ended: bool = False) -> None:
+        super().__init__(text)
+        self.is_ended = is_ended
 
 
 class DeadlinePassed(NeoError):

@@ -1,6 +1,10 @@
 """A master on sockets: the shell around `MasterCore`. It decides nothing."""
 
+from pathlib import Path
 from random import SystemRandom
+
+from gevent.event import Event
+from gevent.threadpool import ThreadPool
 
 from neo_common.config.sections import Config
 from neo_common.core import Accept, Left, Park, Refuse
@@ -12,9 +16,10 @@ from neo_common.runtime.shell import Shell
 from neo_common.states import Role
 from neo_common.wire.schema import PROTOCOL_VERSION, Hello, HelloOk
 from neo_common.wire.session import Ended, SessionEvent
-from neo_master.core.base import Exit, Terminate
+from neo_master.core.base import Exit, Store, Stored, Terminate
 from neo_master.core.master import MasterCore
 from neo_master.core.settings import Configured, MasterSettings
+from neo_master.journal import Journal
 
 DEBUG_CAPABILITY = "debug"
 """An admin that says so wants `AskDebug` of this very master, primary or not."""
@@ -37,6 +42,9 @@ def settings_of(config: Config) -> MasterSettings:
         stop_s=timeouts.stop_s,
         moves_max=limits.moves,
         node_expiry_s=timeouts.node_expiry_s,
+        election_wait_s=timeouts.election_s,
+        takeover_s=timeouts.takeover_s,
+        power_on_s=timeouts.power_on_s,
         clients_max=limits.connections,
         parked_max=limits.connections,
     )
@@ -48,11 +56,15 @@ class MasterShell(Shell):
     core: MasterCore
 
     def __init__(self, config: Config, name: str, credentials: Credentials = NO_CREDENTIALS) -> None:
-        """Prepare the master called *name*. Raises: ConfigError if there is none."""
+        """Prepare the master called *name*. Raises: ConfigError if there is none, BackendError for its disk."""
         me = config.master(name)
         rng = SystemRandom()
         masters = tuple(Configured(m.name, m.node, m.address) for m in config.masters.values())
-        core = MasterCore(me.node, settings_of(config), masters, rng)
+        self._journal = Journal(Path(me.directory))
+        self._to_store: Store | None = None
+        """The newest `Store`: it makes those before it durable too."""
+        self._has_to_store = Event()
+        core = MasterCore(me.node, settings_of(config), masters, rng, self._journal.kept)
         us = Hello(
             PROTOCOL_VERSION,
             PROTOCOL_VERSION,
@@ -69,7 +81,8 @@ class MasterShell(Shell):
         super().__init__(core, us, [me.listens_at], shell_limits_of(config), rng, credentials=credentials)
 
     def started(self) -> None:
-        """Dial the masters that it is ours to dial."""
+        """Dial the masters that it is ours to dial; begin to write."""
+        self.spawn(self._write)
         for master in self.core.wanted_masters():
             self.keep_dialled(master.node, master.address)
 
@@ -87,9 +100,31 @@ class MasterShell(Shell):
         return None
 
     def perform(self, effect: object) -> None:
-        """Stop when the core says so."""
-        assert isinstance(effect, Exit), effect
-        self.stop(effect.status, effect.reason)
+        """Write down, or stop, when the core says so."""
+        match effect:
+            case Store():
+                self._to_store = effect
+                self._has_to_store.set()
+            case Exit():
+                self.stop(effect.status, effect.reason)
+            case _:
+                raise AssertionError(effect)
+
+    def _write(self) -> None:
+        """Make durable what the core orders, on a native thread. What cannot be written stops the daemon."""
+        threads = ThreadPool(1)
+        while True:
+            self._has_to_store.wait()
+            self._has_to_store.clear()
+            order = self._to_store
+            assert order is not None
+            threads.apply(self._journal.write, (order.kept,))
+            self.post(Stored(order.number))
+
+    def close(self) -> None:
+        """Say goodbye, close the journal."""
+        super().close()
+        self._journal.close()
 
     def terminate(self, reason: str) -> None:
         """Give up leases before leaving: the next primary need not wait for them."""

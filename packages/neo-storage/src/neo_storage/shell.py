@@ -16,6 +16,7 @@ from neo_common.errors import BackendError
 from neo_common.ids import NO_NODE, NodeId, Partition
 from neo_common.runtime.clock import Clock
 from neo_common.runtime.connection import Connection
+from neo_common.runtime.exclusive import ExclusiveLock
 from neo_common.runtime.limits import shell_limits_of
 from neo_common.runtime.shell import DEFAULT_SHELL_LIMITS, EXIT_CRASH, EXIT_OK, Shell, ShellLimits
 from neo_common.states import Role, role_of
@@ -42,7 +43,6 @@ from neo_storage.core.events import (
 )
 from neo_storage.core.node import StorageCore
 from neo_storage.core.settings import StorageSettings
-from neo_storage.exclusive import ExclusiveLock
 from neo_storage.flusher import Flusher
 from neo_storage.log_files import OsLogFiles
 from neo_storage.native import Worker

@@ -244,7 +244,9 @@ class _Loader:
         return nodes
 
     def _placed(self, node: Master | Storage | Admin) -> Master | Storage | Admin:
-        """Return *node* with the paths of a storage below its directory."""
+        """Return *node* with its directory absolute, and the paths of a storage below it."""
+        if isinstance(node, Master):
+            return replace(node, directory=str(self._base / (node.directory or node.name)))
         if not isinstance(node, Storage):
             return node
         directory = self._base / (node.directory or node.name)
@@ -293,8 +295,8 @@ class _Loader:
         return cls(**found)
 
     def _resolve(self, cls: type, keys: Mapping[str, Key], found: dict[str, Any]) -> None:
-        """Make the paths of sections that stand beside the file absolute; those of a storage wait for its directory."""
-        if _is_of_storage(cls):
+        """Make the paths of sections that stand beside the file absolute; those of a node wait for its directory."""
+        if cls is Master or _is_of_storage(cls):
             return
         for key in keys.values():
             value = found.get(key.field, key.default)

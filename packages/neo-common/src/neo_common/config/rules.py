@@ -110,6 +110,8 @@ def _distinct(config: Config) -> Iterator[Broken]:
     for name, storage in config.storages.items():
         for path in sorted({storage.database.path, storage.log.path}):
             folders[path].append(f"storages.{name}")
+    for name, master in config.masters.items():
+        folders[master.directory].append(f"masters.{name}")
     for shared, of, remedy in (
         (names, "name", "rename one: names are told apart without case, and - is as _"),
         (addresses, "address", "give each its own port"),

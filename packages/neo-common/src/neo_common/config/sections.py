@@ -74,6 +74,10 @@ class Master(Node):
     """A master: one of them is the primary, the others are ready to be."""
 
     role: ClassVar[Role] = Role.MASTER
+    directory: Annotated[
+        FilePath,
+        About("folder of its journal (a few MB); relative to this file; empty: the name of the node"),
+    ] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,8 +200,17 @@ class Timeouts:
     silence_s: Annotated[Duration, About("of silence before the connection is given up", 0.02)] = 6.0
     request_s: Annotated[Duration, About("for the answer to a question, unless it says otherwise", 0.1)] = 30.0
     lease_s: Annotated[
-        Duration, About("for which a storage follows its primary alone; renewed while they talk", 0.1)
+        Duration, About("for which storages and masters follow a primary alone; renewed while they talk", 0.1)
     ] = 3.0
+    election_s: Annotated[
+        Duration, About("for masters to wait for each other before one becomes primary, when none was", 0.0)
+    ] = 1.5
+    takeover_s: Annotated[
+        Duration, About("for a new primary to wait for storages that it can do without, when another has reigned", 0.0)
+    ] = 1.0
+    power_on_s: Annotated[
+        Duration, About("the same when everything starts: who is left out has to copy what it missed", 0.0)
+    ] = 30.0
     grace_s: Annotated[
         Duration, About("for a lost client to come back before its votes are decided without it", 0.0)
     ] = 3.0

@@ -283,7 +283,7 @@ class Connection:
                 self._dispatch(session.lost(error.strerror or str(error)))
                 return
             if not data:
-                self._dispatch(session.lost("the connection was closed"))
+                self._dispatch(session.lost("the connection was closed", is_ended=True))
                 return
             self.received_bytes += len(data)
             size = _RECV_LARGE if len(data) == size else _RECV_SMALL

@@ -536,7 +536,7 @@ class Shell:
         log.info("peer=%s address=%s lost: %s", node_text(node), connection.address, reason)
         if self.by_node.get(node) is connection:
             del self.by_node[node]
-        self._enqueue(connection.handle, Lost(node, reason))
+        self._enqueue(connection.handle, Lost(node, reason, getattr(event.error, "is_ended", False)))
 
     def _accepted(self, sock: gsocket.socket, address: str) -> None:
         # A few above the limit are heard, to be told why; a flood is not.

@@ -1437,7 +1437,7 @@ class Ready(NamedTuple):
     partition: Partition
 
 
-@_notify(0x0416, (M,), (S,))
+@_notify(0x0416, (M,), (S, M))
 class Renew(NamedTuple):
     """Renew the lease."""
 
@@ -1445,7 +1445,7 @@ class Renew(NamedTuple):
     number: U64
 
 
-@_notify(0x0417, (S,), (M,))
+@_notify(0x0417, (S, M), (M,))
 class Renewed(NamedTuple):
     """Renewed, from when that Renew was handled."""
 
@@ -1453,7 +1453,7 @@ class Renewed(NamedTuple):
     number: U64
 
 
-@_notify(0x0418, (M,), (S,))
+@_notify(0x0418, (M,), (S, M))
 class Resign(NamedTuple):
     """The primary steps down: the lease is over."""
 
@@ -1609,6 +1609,72 @@ class CaughtUp(NamedTuple):
 
 
 # ---------------------------------------------------------------------------------------------- masters
+
+
+class Voter(NamedTuple):
+    """A master that counts in a majority, with the memory that it had then: its disk, not its name, remembers."""
+
+    node: NodeId
+    memory: Bytes16
+
+
+class Register(NamedTuple):
+    """What masters hold for the next primary (docs/masters.md). Ordered by (epoch, number); epoch 0: nothing."""
+
+    epoch: Epoch
+    number: U64
+    """Counts within the reign."""
+    cluster_id: Bytes16
+    table: TableUpdate
+    """The whole table; without rows if there is none."""
+    voters: tuple[Voter, ...]
+    nodes: tuple[NodeInfo, ...]
+    """The storages."""
+    ceilings: Ceilings
+    packed: Tid
+    """The highest tid that a pack was ordered to."""
+    last: Tid
+    """The last tid given when this was written."""
+
+
+@_notify(0x0502, (M,), (M,))
+class Claim(NamedTuple):
+    """A candidate, or a primary, to another master: hear no epoch below this one, and tell what you hold."""
+
+    epoch: Epoch
+
+
+@_notify(0x0503, (M,), (M,))
+class Promised(NamedTuple):
+    """The promise is durable; a lease begins with it, as with every answer to Renew."""
+
+    epoch: Epoch
+    memory: Bytes16
+    register: Register
+
+
+@_notify(0x0504, (M,), (M,))
+class Denied(NamedTuple):
+    """This epoch, a higher one, was promised already."""
+
+    epoch: Epoch
+
+
+@_notify(0x0505, (M,), (M,))
+class Hold(NamedTuple):
+    """Hold this instead of what you hold."""
+
+    epoch: Epoch
+    register: Register
+
+
+@_notify(0x0506, (M,), (M,))
+class Held(NamedTuple):
+    """It is durable here."""
+
+    epoch: Epoch
+    number: U64
+    memory: Bytes16
 
 
 @_notify(0x0501, (M,), (M,))

@@ -288,9 +288,9 @@ class Session:
             return self._fail(str(error))
         return self._take(frames)
 
-    def lost(self, reason: str) -> list[SessionEvent]:
-        """Note that no more bytes will come, nor go."""
-        return self._end(PeerLost(f"{self.label}: {reason}"))
+    def lost(self, reason: str, *, is_ended: bool = False) -> list[SessionEvent]:
+        """Note that no more bytes will come, nor go. `is_ended`: the peer, or its kernel, has closed the connection."""
+        return self._end(PeerLost(f"{self.label}: {reason}", is_ended=is_ended))
 
     def broken(self, error: NeoError) -> list[SessionEvent]:
         """Note what below the session has gone wrong: bytes that are no TLS, a certificate that is not believed."""
@@ -515,7 +515,7 @@ class Session:
             case Pong():
                 return []
             case Goodbye(reason):
-                return self._end(PeerLost(f"{self.label} closed the connection: {reason}"))
+                return self._end(PeerLost(f"{self.label} closed the connection: {reason}", is_ended=True))
             case Challenge() if self._challenge is None and self.hello is None:
                 return self._challenged(packet)
             case Proof(mac) if self._awaits_proof:
@@ -655,7 +655,7 @@ class Session:
             elif cls is Ping:
                 self._queue(_PONG)
             elif cls is Goodbye:
-                return events + self._end(PeerLost(f"{self.label} closed the connection: {packet[0]}"))
+                return events + self._end(PeerLost(f"{self.label} closed the connection: {packet[0]}", is_ended=True))
             elif cls is not Pong:
                 return events + self._fail(f"{cls.__name__} is not for its sender to send, or not to this node")
         return events

@@ -1,13 +1,13 @@
 """What a master knows, and how its parts reach each other. Pure.
 
 `MasterCore` (in `master`) is made of parts, each a class with one concern. They share the state that is listed here,
-and call each other through the methods that are abstract here. All of it is volatile: a master keeps nothing on disk,
-and what it knew of a reign dies with the reign (`forget_reign`).
+and call each other through the methods that are abstract here. What it knew of a reign dies with the reign
+(`forget_reign`); on disk it has what `Kept` says.
 """
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import Final, NamedTuple, Protocol
 
@@ -29,12 +29,13 @@ from neo_common.ids import (
 )
 from neo_common.model.nodes import NodeTable
 from neo_common.model.orders import Orders
-from neo_common.model.partition_table import EMPTY, PartitionTable, Readiness, Row, TableUpdate
+from neo_common.model.partition_table import EMPTY, PartitionTable, Readiness, Row, TableUpdate, whole
 from neo_common.states import ClusterState, NodeState, Role, node_text, role_of
 from neo_common.wire.schema import (
     Ceilings,
     CellCopy,
     CHello,
+    Claim,
     Decision,
     Fenced,
     Finding,
@@ -44,8 +45,12 @@ from neo_common.wire.schema import (
     NodeInfo,
     NodeScrub,
     Packet,
+    Promised,
+    Register,
     SHello,
+    Start,
     StorageState,
+    Voter,
 )
 from neo_master.core.settings import Configured, MasterSettings
 
@@ -70,13 +75,40 @@ class Exit(NamedTuple):
     reason: str
 
 
+class Kept(NamedTuple):
+    """What a master has on disk."""
+
+    memory: bytes
+    """16 bytes, made by chance when there was nothing: who has lost its disk is not taken for who remembers."""
+    promised: Epoch
+    """It hears no epoch below this one."""
+    register: Register
+    """What it holds for the next primary."""
+
+
+NOTHING_HELD: Final = Register(NO_EPOCH, 0, NO_ID, whole(EMPTY), (), (), Ceilings(NO_TID, Oid(0)), NO_TID, NO_TID)
+
+
+class Store(NamedTuple):
+    """Make `kept` durable, instead of what was; then `Stored(number)`. In order: the last one is enough."""
+
+    number: int
+    kept: Kept
+
+
+class Stored(NamedTuple):
+    """Event: what that `Store`, and every one before it, has said is durable."""
+
+    number: int
+
+
 class Terminate(NamedTuple):
     """Event: this process is asked to end (SIGTERM)."""
 
     reason: str
 
 
-Effect = Send | Disconnect | Accept | Park | Refuse | Log | Exit
+Effect = Send | Disconnect | Accept | Park | Refuse | Log | Store | Exit
 
 
 class Place(Enum):
@@ -188,6 +220,15 @@ class Rebuild(NamedTuple):
 Change = Corrupt | Rebuild | Demote | DemoteCell | Join | Promote | MoveLead | Begin | Advance | Drop
 
 
+class TableChange(NamedTuple):
+    """A table and what else its beginning notes."""
+
+    table: PartitionTable
+    rows: dict[Partition, Row]
+    promoted: tuple[tuple[Partition, NodeId], ...]
+    joined: tuple[tuple[Partition, NodeId], ...]
+
+
 class Waiting(NamedTuple):
     """A request of a client that waits for a ceiling."""
 
@@ -225,7 +266,14 @@ class Collecting(NamedTuple):
 class MasterBase(ABC):
     """The state of a master, and the calls between its parts."""
 
-    def __init__(self, me: NodeId, settings: MasterSettings, masters: Sequence[Configured], rng: Chance) -> None:
+    def __init__(
+        self,
+        me: NodeId,
+        settings: MasterSettings,
+        masters: Sequence[Configured],
+        rng: Chance,
+        kept: Kept | None = None,
+    ) -> None:
         self.me: Final = me
         self.settings: Final = settings
         self.masters: Final = tuple(masters)
@@ -250,10 +298,29 @@ class MasterBase(ABC):
         self.election_deadline = Seconds(0.0)
         self.said: dict[NodeId, MHello] = {}
         """The last word of each connected master."""
+        self.silent: set[NodeId] = set()
+        """Masters that have not renewed a lease and have said nothing since: they hang, or cannot be reached."""
         self.told_masters: MHello | None = None
         self.primary = NO_NODE
         self.seen_epoch = NO_EPOCH
         """The highest epoch heard of."""
+        self.is_failover = False
+        """Whether this process has followed a primary, or was one: those who do not come now are gone."""
+        self.primary_seen = Seconds(0.0)
+
+        # -- on disk, and whom it hears
+        self.memory, self.promised, self.register = kept or (b"", NO_EPOCH, NOTHING_HELD)
+        self.register_table: PartitionTable = (
+            self.register.table.apply(EMPTY) if self.register.table.partitions else EMPTY
+        )
+        self.store_number = 0
+        self.when_stored: deque[tuple[int, Callable[[], None]]] = deque()
+        """What waits for a `Store`, oldest first."""
+        self.lease_to = NO_NODE
+        """The master that may believe that this one hears nobody else; itself while it is primary."""
+        self.lease_end = Seconds(0.0)
+        self.claims: dict[NodeId, Claim] = {}
+        """Claims that wait for the end of a lease."""
         self.clock_reference: Instant | None = None
         self.clock_refused = False
         self.forget_reign()
@@ -280,6 +347,12 @@ class MasterBase(ABC):
         """The last table that was durable wherever it must be."""
         self.stable_readable: frozenset[NodeId] = frozenset()
         """The nodes readable in it."""
+        self.pt_have: set[NodeId] = set()
+        """The storages that have made `pt` durable."""
+        self.next_change: TableChange | None = None
+        """A change that the masters must hold before storages hear of it."""
+        self.is_taken_back = False
+        """Whether the promotion under way is to be undone: nobody shall rely on `pt`."""
         self.sent_pt: dict[NodeId, PartitionTable] = {}
         """The last table that each peer was sent over its connection."""
         self.changes: deque[Change] = deque()
@@ -397,7 +470,31 @@ class MasterBase(ABC):
         self.renew_at: Seconds = Seconds(0.0)
         self.start_sent: dict[NodeId, Seconds] = {}
 
+        # -- the register
+        self.promises: dict[NodeId, Promised] = {}
+        """Masters that hear this epoch, durably, this one included."""
+        self.claim_sent: dict[NodeId, Seconds] = {}
+        self.master_leases: dict[NodeId, Seconds] = {}
+        self.voters: tuple[Voter, ...] = ()
+        """The masters that count in a majority."""
+        self.register_number = 0
+        self.proposed: Register | None = None
+        """The register that was put forward last, and its table."""
+        self.proposed_table: PartitionTable = EMPTY
+        self.held: set[tuple[NodeId, bytes]] = set()
+        """Who holds it, with which memory."""
+        self.covered_until: Seconds = Seconds(0.0)
+        """Until when leases are known to be a cover; 0 when that must be looked at."""
+        self.rows_key: object = None
+        self.rows_found: frozenset[frozenset[NodeId]] = frozenset()
+
         # -- recovery
+        self.starts: dict[NodeId, Start] = {}
+        """Starts that wait until a majority holds the table."""
+        self.patience_until: Seconds | None = None
+        """Until when recovery waits for storages that it could do without."""
+        self.forced: Version | None = None
+        """The table that an operator has chosen."""
         self.fence_sent: dict[NodeId, Epoch] = {}
         """The last Fence sent to each storage over its connection."""
         self.was_fenced: dict[NodeId, Epoch] = {}
@@ -550,6 +647,84 @@ class MasterBase(ABC):
     @abstractmethod
     def valid_lease(self) -> bool:
         """Whether this master may decide (election)."""
+
+    @abstractmethod
+    def my_hello(self) -> MHello:
+        """Return what this master is now (election)."""
+
+    @abstractmethod
+    def claim(self) -> None:
+        """Have every master hear this epoch (register)."""
+
+    @abstractmethod
+    def claim_from(self, master: NodeId) -> None:
+        """Have one master hear this epoch (register)."""
+
+    @abstractmethod
+    def put_forward(self, table: PartitionTable) -> None:
+        """Have masters hold a new register (register)."""
+
+    @abstractmethod
+    def newest_register(self) -> Register:
+        """Return the newest one that the masters that hear us hold (register)."""
+
+    @abstractmethod
+    def is_majority(self, who: Iterable[tuple[NodeId, bytes]]) -> bool:
+        """Whether those masters are more than half of the voters (register)."""
+
+    @abstractmethod
+    def is_covered(self) -> bool:
+        """Whether nobody can come to power without meeting the newest table (register)."""
+
+    @abstractmethod
+    def is_row_in(self, storages: Iterable[NodeId]) -> bool:
+        """Whether every readable cell of some row is on one of those (register)."""
+
+    @abstractmethod
+    def is_lease_covered(self) -> bool:
+        """Whether nobody can come to power without waiting for the end of a lease (register)."""
+
+    @abstractmethod
+    def lease_holder(self) -> NodeId:
+        """Return the other master that may believe that this one hears nobody else (register)."""
+
+    @property
+    @abstractmethod
+    def is_quorum(self) -> bool:
+        """Whether there are masters enough for a majority to outlive one of them (register)."""
+
+    @abstractmethod
+    def send_starts(self) -> None:
+        """Begin the reign at the storages (recovery)."""
+
+    @abstractmethod
+    def try_run(self) -> None:
+        """Serve, if all that recovery has decided is durable (recovery)."""
+
+    @abstractmethod
+    def check_stable(self) -> None:
+        """See whether the newest table is stable (tables)."""
+
+    @property
+    @abstractmethod
+    def is_changing(self) -> bool:
+        """Whether a change of the table is under way (tables)."""
+
+    @abstractmethod
+    def table_held(self, table: PartitionTable) -> None:
+        """A majority of the masters holds that table (tables)."""
+
+    @abstractmethod
+    def readable_nodes(self) -> frozenset[NodeId]:
+        """Return the nodes readable in the newest table or in the stable one (tables)."""
+
+    @abstractmethod
+    def written_in(self, partition: Partition) -> set[NodeId]:
+        """Return the nodes on which a partition is written in the newest table or in the stable one (tables)."""
+
+    @abstractmethod
+    def readable_in(self, partition: Partition) -> set[NodeId]:
+        """Return the nodes on which a partition is readable in the newest table or in the stable one (tables)."""
 
     @abstractmethod
     def request_change(self, change: Change) -> None:

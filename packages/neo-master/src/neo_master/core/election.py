@@ -1,7 +1,7 @@
 """Which master is in charge, under which epoch, and as long as it holds a lease. Pure.
 
 The election only avoids duels. Safety comes from epochs, fencing and leases: a primary starts with the word of every
-node that is readable, and decides only while one of them has promised to hear nobody else (docs/protocol.md).
+node that is readable, or of a majority of the masters, and decides only while they hear nobody else (docs/masters.md).
 So the rule may be simple: whoever is primary stays; else the first one in the order of the configuration, among those
 that talk to each other once all are there or some time has passed.
 """
@@ -9,14 +9,15 @@ that talk to each other once all are there or some time has passed.
 from neo_common.ids import NO_NODE, NodeId, Seconds, make_epoch
 from neo_common.states import ClusterState, Role, node_text, role_of
 from neo_common.wire.schema import MHello, Renew, Renewed, Resign
-from neo_master.core.base import INFO, WARNING, MasterBase, Place
+from neo_master.core.base import INFO, WARNING, Place
+from neo_master.core.register import RegisterHolder
 from neo_master.core.settings import Configured
 
 _SAFETY = 0.95
 """The part of a lease that the primary relies on: the clocks of two machines do not run equally fast."""
 
 
-class Election(MasterBase):
+class Election(RegisterHolder):
     """Be primary or not; leases."""
 
     # ------------------------------------------------------------------------------------------ who
@@ -44,17 +45,24 @@ class Election(MasterBase):
         """Choose, if that can be done now."""
         if self.place is not Place.ELECTING:
             return
-        leaders = [n for n in sorted(self.said, key=self.order) if self.said[n].is_primary]
+        leaders = [n for n in sorted(self.heard_of(), key=self.order) if self.said[n].is_primary]
         if leaders:
             self.follow(leaders[0])
-        elif len(self.said) + 1 == len(self.masters) or self.now.monotonic >= self.election_deadline:
-            first = min([self.me, *self.said], key=self.order)
-            if first == self.me:
+        elif self.are_enough() or self.now.monotonic >= self.election_deadline:
+            first = min([self.me, *self.heard_of()], key=self.order)
+            if first == self.me and self.lease_holder() == NO_NODE:
                 self.candidate()
         self.tell_masters()
 
+    def are_enough(self) -> bool:
+        """Whether nobody need be waited for: all are there, or a majority is and the former primary is gone."""
+        there = len(self.heard_of()) + 1
+        return there == len(self.masters) or (self.is_failover and 2 * there > len(self.masters))
+
     def follow(self, node: NodeId) -> None:
         """Be secondary to *node*."""
+        self.is_failover = True
+        self.primary_seen = self.now.monotonic
         self.place = Place.SECONDARY
         self.primary = node
         self.log(INFO, f"secondary: {node_text(node)} is primary")
@@ -80,14 +88,16 @@ class Election(MasterBase):
 
         The number alone is above: sessions are made of it, and must be unique over all reigns.
         """
-        self.epoch = make_epoch((max(self.seen_epoch, self.epoch) >> 24) + 1, self.me)
+        self.epoch = make_epoch((max(self.seen_epoch, self.epoch, self.promised) >> 24) + 1, self.me)
         self.seen_epoch = self.epoch
+        self.claim()
 
     def step_down(self, reason: str) -> None:
         """Be primary no more: it has no lease, or a higher epoch exists. What it knew is forgotten."""
         self.log(WARNING, f"steps down from epoch {self.epoch >> 24}: {reason}")
-        for storage in sorted(self.obeying):
-            self.send(storage, Resign(self.epoch))
+        for peer in sorted({*self.obeying, *self.promises}):
+            self.send(peer, Resign(self.epoch))
+        self.lease_to = NO_NODE
         self.place = Place.ELECTING
         for peer in sorted(self.connected):
             if role_of(peer) != Role.MASTER:
@@ -100,10 +110,35 @@ class Election(MasterBase):
     def master_connected(self, node: NodeId) -> None:
         """Say what this master is."""
         self.send(node, self.my_hello())
+        if self.is_primary:
+            self.claim_from(node)
+
+    def watch_primary(self) -> None:
+        """Look for another primary when this one has not renewed its lease: it hangs, or cannot be reached."""
+        if (
+            self.place is Place.SECONDARY
+            and self.lease_to == self.primary
+            and self.lease_holder() == NO_NODE
+            and self.now.monotonic >= self.primary_seen + self.settings.lease_s
+        ):
+            self.log(WARNING, f"the primary {node_text(self.primary)} has not renewed its lease: election")
+            self.silent.add(self.primary)
+            self.start_election()
+
+    def heard_of(self) -> list[NodeId]:
+        """Return the other masters that talk to this one."""
+        return sorted(n for n in self.said if n not in self.silent)
+
+    def is_heard(self, node: NodeId) -> None:
+        """A master that was silent says something."""
+        if node in self.silent:
+            self.silent.discard(node)
+            self.elect()
 
     def master_lost(self, node: NodeId) -> None:
         """Another master is gone; perhaps it was primary."""
         self.said.pop(node, None)
+        self.silent.discard(node)
         if self.place is Place.SECONDARY and self.primary == node:
             self.log(WARNING, f"the primary {node_text(node)} is lost: election")
             self.start_election()
@@ -150,7 +185,8 @@ class Election(MasterBase):
     def valid_lease(self) -> bool:
         """Whether a node readable in the stable table has promised to hear nobody else, for now at least."""
         now = self.now.monotonic
-        return any(until > now and storage in self.stable_readable for storage, until in self.lease_until.items())
+        is_obeyed = any(until > now and n in self.stable_readable for n, until in self.lease_until.items())
+        return is_obeyed and self.is_lease_covered()
 
     def renew_leases(self) -> None:
         """Ask for longer leases, three times per lease."""
@@ -162,13 +198,15 @@ class Election(MasterBase):
         self.renews[self.renew_number] = now
         for number in [n for n in self.renews if n <= self.renew_number - 16]:
             del self.renews[number]
-        for storage in sorted(self.obeying):
-            self.send(storage, Renew(self.epoch, self.renew_number))
+        for peer in sorted({*self.obeying, *self.promises} - {self.me}):
+            self.send(peer, Renew(self.epoch, self.renew_number))
 
     def on_renewed(self, storage: NodeId, packet: Renewed) -> None:
         """A lease is longer: counted from when its Renew was sent, which is never too late."""
         since = self.renews.get(packet.number)
-        if packet.epoch == self.epoch and since is not None and storage in self.obeying:
+        if role_of(storage) == Role.MASTER:
+            self.on_master_renewed(storage, packet)
+        elif packet.epoch == self.epoch and since is not None and storage in self.obeying:
             self.lease_given(storage, since)
 
     def check_lease(self) -> None:
@@ -181,4 +219,4 @@ class Election(MasterBase):
         if self.valid_lease():
             self.lease_seen = now
         elif now > self.lease_seen + self.settings.lease_s and self.state is not ClusterState.STOPPING:
-            self.step_down("no storage has confirmed its lease in time")
+            self.step_down("no storage, or no majority of the masters, has confirmed its lease in time")

@@ -19,7 +19,7 @@ from neo_common.core import (
     Refuse,
     Tick,
 )
-from neo_common.ids import NO_EPOCH, NO_NODE, Epoch, Instant, NodeId
+from neo_common.ids import NO_EPOCH, NO_NODE, Epoch, Instant, NodeId, Seconds
 from neo_common.states import ClusterState, NodeState, Role, check_cluster, node_id, node_text, role_of
 from neo_common.wire.schema import (
     Abort,
@@ -47,26 +47,32 @@ from neo_common.wire.schema import (
     CaughtUp,
     CeilingsOk,
     CHello,
+    Claim,
     Cluster,
     CollectOk,
     CommitOk,
     Copying,
     Damaged,
+    Denied,
     Error,
     ErrorCode,
     Fenced,
     Finish,
     FwdFail,
     Heard,
+    Held,
     Hello,
+    Hold,
     Leave,
     Mended,
     MHello,
     Overdue,
     PackProgress,
+    Promised,
     PtOk,
     Ready,
     RefusalCode,
+    Renew,
     Renewed,
     Resign,
     ScrubState,
@@ -79,7 +85,20 @@ from neo_common.wire.schema import (
     VotedBy,
 )
 from neo_master.core.admin import Admin
-from neo_master.core.base import ERROR, INFO, NO_ID, WARNING, Chance, Effect, Exit, Place, Terminate
+from neo_master.core.base import (
+    ERROR,
+    INFO,
+    NO_ID,
+    WARNING,
+    Chance,
+    Effect,
+    Exit,
+    Kept,
+    Place,
+    Store,
+    Stored,
+    Terminate,
+)
 from neo_master.core.election import Election
 from neo_master.core.moves import Moves
 from neo_master.core.oids import Oids
@@ -93,7 +112,7 @@ from neo_master.core.tables import Tables
 from neo_master.core.transactions import Transactions
 from neo_master.core.truncation import Truncation
 
-__all__ = ["Configured", "Effect", "Exit", "MasterCore", "MasterSettings", "Place"]
+__all__ = ["Configured", "Effect", "Exit", "Kept", "MasterCore", "MasterSettings", "Place", "Store", "Stored"]
 
 
 REIGNS_MAX: Final = 2**32
@@ -124,9 +143,19 @@ class MasterCore(
       * no table is used by clients before it is durable on every node that could outvote it.
     """
 
-    def __init__(self, me: NodeId, settings: MasterSettings, masters: Sequence[Configured], rng: Chance) -> None:
-        """Begin. *masters* are all that are configured, this one included, in the order of the election."""
-        super().__init__(me, settings, masters, rng)
+    def __init__(
+        self,
+        me: NodeId,
+        settings: MasterSettings,
+        masters: Sequence[Configured],
+        rng: Chance,
+        kept: Kept | None = None,
+    ) -> None:
+        """Begin. *masters* are all that are configured, this one included, in the order of the election.
+
+        *kept* is what the disk has; None if it has nothing.
+        """
+        super().__init__(me, settings, masters, rng, kept)
         # Any: each handler takes the packet class under which it stands.
         self.notified: dict[type, Callable[[NodeId, Any], None]] = {
             SHello: self.on_storage_hello,
@@ -157,6 +186,16 @@ class MasterCore(
             Heard: self.on_heard,
             Leave: self.on_leave,
             ToldFate: self.on_told_fate,
+        }
+        self.between_masters: dict[type, Callable[[NodeId, Any], None]] = {
+            MHello: self.on_master_hello,
+            Claim: self.on_claim,
+            Promised: self.on_promised,
+            Denied: self.on_denied,
+            Hold: self.on_hold,
+            Held: self.on_held,
+            Renew: self.on_master_renew,
+            Resign: self.on_master_resign,
         }
         self.asked: dict[type, Callable[[NodeId, Any, int], None]] = {
             AskOids: self.on_ask_oids,
@@ -193,6 +232,7 @@ class MasterCore(
         if not self.started:
             self.started = True
             self.watch_clock()
+            self.begin_memory()
             self.start_election()
         match event:
             case Received(peer, packet, request):
@@ -201,9 +241,13 @@ class MasterCore(
                 self.tick()
             case Connected(peer, hello):
                 self.peer_connected(peer, hello)
-            case Lost(peer, reason):
+            case Lost(peer, reason, is_ended):
+                if is_ended:
+                    self.lease_ended(peer)
                 if peer in self.connected:
                     self.peer_lost(peer, reason)
+            case Stored(number):
+                self.stored(number)
             case Greeted(connection, hello):
                 self.greet(connection, hello)
             case Left(connection, _):
@@ -224,8 +268,9 @@ class MasterCore(
             self.cut(peer, f"epoch {told >> 24} cannot be: this master knows of {self.seen_epoch >> 24}")
             return
         kind = type(packet)
-        if kind is MHello:
-            self.on_master_hello(peer, packet)  # type: ignore[arg-type]  # its type was just compared
+        if role_of(peer) == Role.MASTER and kind in self.between_masters:
+            self.is_heard(peer)
+            self.between_masters[kind](peer, packet)
         elif kind is Stop:
             self.on_stop(peer, packet)  # type: ignore[arg-type]  # the same
         elif request:
@@ -239,12 +284,15 @@ class MasterCore(
     def tick(self) -> None:
         """Look at what is due."""
         self.watch_clock()
+        self.hear_claims()
+        self.watch_primary()
         if self.place is Place.ELECTING:
             self.elect()
         if not self.is_primary:
             return
         if not self.is_running:
-            if self.grace_until is not None and self.is_grace_over():
+            self.renew_leases()
+            if (self.grace_until is not None and self.is_grace_over()) or self.patience_until is not None:
                 self.try_start()
             self.check_stop()
             self.tell_admins()
@@ -442,6 +490,8 @@ class MasterCore(
             self.node_lost(peer, reason)
             self.packs_peer_lost(peer)
         if role == Role.MASTER:
+            self.register_lost(peer)
+            self.covered_until = Seconds(0.0)
             self.master_lost(peer)
         elif role == Role.CLIENT:
             self.client_lost(peer)
@@ -453,6 +503,7 @@ class MasterCore(
         self.said_hello.discard(storage)
         self.storage_states.pop(storage, None)
         self.lease_until.pop(storage, None)
+        self.covered_until = Seconds(0.0)
         self.obeying.discard(storage)
         self.adopted.discard(storage)
         self.fence_sent.pop(storage, None)
@@ -530,8 +581,8 @@ class MasterCore(
 
     def terminate(self, reason: str) -> None:
         """End this process, not the cluster: give up the leases, so that the next primary need not wait for them."""
-        for storage in sorted(self.obeying):
-            self.send(storage, Resign(self.epoch))
+        for peer in sorted({*self.obeying, *self.promises} - {self.me}):
+            self.send(peer, Resign(self.epoch))
         self.lease_until.clear()
         self.stop_told = set()
         self.effects.append(Exit(0, reason))
@@ -562,6 +613,19 @@ class MasterCore(
                 "waits_for": None if self.pt_need is None else [node_text(n) for n in sorted(self.pt_need)],
                 "queued": [repr(c) for c in self.changes],
                 "adopted": [node_text(n) for n in sorted(self.adopted)],
+            },
+            "register": {
+                "memory": self.memory.hex(),
+                "promised": self.promised >> 24,
+                "held": f"{self.register.epoch >> 24}.{self.register.number} table {self.register_table.version}",
+                "hears": node_text(self.lease_holder()),
+                "heard_by": [node_text(n) for n in sorted(self.promises)],
+                "voters": [node_text(v.node) for v in self.voters],
+                "held_by": [node_text(n) for n, _ in sorted(self.held)],
+                "is_covered": self.is_covered() if self.pt.partitions else None,
+                "leases": {
+                    node_text(n): round(t - self.now.monotonic, 3) for n, t in sorted(self.master_leases.items())
+                },
             },
             "leases": {node_text(n): round(t - self.now.monotonic, 3) for n, t in sorted(self.lease_until.items())},
             "tids": {

@@ -128,7 +128,7 @@ class Moves(MasterBase):
     def answer_order(self, peer: NodeId, request: int, answer: Packet) -> None:
         """Answer once what was ordered is durable, wherever it must be."""
         self.order_answers.append((peer, request, answer))
-        if self.pt_need is None:
+        if not self.is_changing:
             self.answer_orders()
 
     def answer_orders(self) -> None:

@@ -112,9 +112,9 @@ class Oids(MasterBase):
 
         That is enough: of the nodes that are there, one at least stays readable, and recovery asks every readable one.
         """
-        need = {n for n in self.pt.readable_nodes() | self.stable_pt.readable_nodes() if n in self.obeying}
-        if not need:
-            return
+        need = {n for n in self.readable_nodes() if n in self.obeying}
+        if not need or (self.is_quorum and not self.is_row_in(need)):
+            return  # what only some have, who comes to power with the others would not know
         self.ceilings_asked = ceilings
         self.ceilings_need = need
         for storage in sorted(need):
@@ -131,7 +131,10 @@ class Oids(MasterBase):
         """Do not wait for it: it gets the ceilings when it comes back. If nobody is left, ask again then."""
         if self.ceilings_asked is None:
             return
-        was_last = self.ceilings_need == {storage} and not (self.pt.readable_nodes() & self.obeying)
+        readable = self.readable_nodes() & self.obeying
+        was_last = self.ceilings_need == {storage} and not readable
+        if self.is_quorum and not self.is_row_in(readable):
+            was_last = True
         self.ceilings_need.discard(storage)
         if was_last:
             self.ceilings_asked = None
@@ -143,6 +146,7 @@ class Oids(MasterBase):
         if self.ceilings_asked is None or self.ceilings_need:
             return
         self.ceilings, self.ceilings_asked = self.ceilings_asked, None
+        self.put_forward(self.proposed_table)
         waiting = list(self.waiting)
         self.waiting.clear()
         self.has_waited = True

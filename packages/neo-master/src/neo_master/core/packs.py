@@ -47,6 +47,7 @@ class Packs(MasterBase):
             order.asked_by.append((peer, request))
             self.pack = order
             self.packed = max(self.packed, tid)
+            self.put_forward(self.proposed_table)
             self.log(INFO, f"pack {order.number:#x} to tid {tid:#x}: {packet.reason}")
             for storage in sorted(self.obeying):
                 self.tell_pack(storage)

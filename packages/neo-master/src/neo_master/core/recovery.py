@@ -1,15 +1,16 @@
 """From nothing to RUNNING: what the storages have, what is decided about it; and storages that come later. Pure.
 
-A master keeps nothing on disk: the storages tell all. Recovery takes the newest partition table, waits for *every* node
-readable in it, decides about what was voted and not decided, has all of that made durable, and serves.
+Recovery takes the newest partition table, waits for *every* node readable in it, decides about what was voted and not
+decided, has all of that made durable, and serves. With a majority of the masters it can do without some of them, where
+every row keeps a readable cell (docs/masters.md); or an operator chooses.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from neo_common.ids import NO_NODE, NO_TID, NodeId, Oid, Partition, Ptid, Seconds, Tid, Ttid, Version
 from neo_common.model.balance import first_table
-from neo_common.model.partition_table import EMPTY, Cell, PartitionTable
+from neo_common.model.partition_table import EMPTY, Cell, PartitionTable, whole
 from neo_common.states import CellState, ClusterState, NodeState, Role, check_cell
 from neo_common.wire.schema import (
     Adopt,
@@ -71,6 +72,8 @@ class Recovery(MasterBase):
                 self.step_down(f"{self.text(storage)} obeys epoch {hello.epoch >> 24}")
             else:
                 self.adopt(storage, hello)
+        elif self.starts:
+            self.restart_recovery(f"{self.text(storage)} is there before it began without it")
         elif self.start_need is not None:
             if hello.epoch > self.epoch:
                 self.restart_recovery(f"{self.text(storage)} obeys epoch {hello.epoch >> 24}")
@@ -127,13 +130,62 @@ class Recovery(MasterBase):
         return NO_ID
 
     def newest_table(self) -> PartitionTable:
-        """Return the table with the highest version among the replies, EMPTY if nobody has one."""
+        """Return the table with the highest version that was found, or that an operator has chosen; EMPTY if none.
+
+        What masters hold counts only with a majority of them: a lone one may hold what was never begun.
+        """
         best = EMPTY
+        if self.forced is not None:
+            return next((t for t in self.found_tables() if t.version == self.forced), EMPTY)
+        register = self.newest_register()
+        if register.table.partitions and self.is_heard_by_majority():
+            best = register.table.apply(EMPTY)
         for storage in sorted(self.replies):
             update = self.replies[storage].table
             if update.partitions and update.version > best.version:
                 best = update.apply(EMPTY)
         return best
+
+    def found_tables(self) -> list[PartitionTable]:
+        """Return every partition table that storages and masters have, newest first."""
+        updates = [self.replies[n].table for n in sorted(self.replies)]
+        updates += [self.promises[m].register.table for m in sorted(self.promises)]
+        tables = {u.version: u.apply(EMPTY) for u in updates if u.partitions}
+        return [tables[v] for v in sorted(tables, reverse=True)]
+
+    def is_heard_by_majority(self) -> bool:
+        """Whether a majority of the voters of the newest register that they tell has promised to hear this epoch."""
+        if not self.is_quorum:
+            return False
+        voters = {v.node: v.memory for v in self.newest_register().voters}
+        count = sum(1 for m, p in self.promises.items() if voters.get(m) == p.memory)
+        return bool(voters) and 2 * count > len(voters)
+
+    def can_do_without(self, table: PartitionTable) -> bool:
+        """Whether every row has a cell on a storage that is there, and nobody can have gone on without those.
+
+        A promotion that no majority holds may be known to that storage alone: a cell counts if it was readable before.
+        """
+        if not self.is_heard_by_majority():
+            return False
+        there = {n for n in self.replies if self.is_whole(n, table)}
+        register = self.newest_register()
+        before = register.table.apply(EMPTY) if register.table.partitions else EMPTY
+        return before.partitions == table.partitions and all(
+            any(n in there and n in before.readable(p) for n in table.readable(p))
+            for p in map(Partition, range(table.partitions))
+        )
+
+    def is_patient(self, table: PartitionTable) -> bool:
+        """Whether recovery still waits for storages that it could do without: leaving one out means a copy later."""
+        if not self.can_do_without(table):
+            self.patience_until = None
+            return True
+        settings = self.settings
+        if self.patience_until is None:
+            patience = settings.takeover_s if self.is_failover else settings.power_on_s
+            self.patience_until = Seconds(self.now.monotonic + patience)
+        return self.now.monotonic < self.patience_until
 
     def missing(self, table: PartitionTable) -> list[NodeId]:
         """Return the nodes that recovery must wait for: *every* node readable in the newest table.
@@ -163,7 +215,10 @@ class Recovery(MasterBase):
             self.explain_founding()
             return
         missing = self.missing(table)
-        if missing:
+        if missing and self.can_do_without(table) and self.patience_until is not None:
+            text = f"waits for storages {self.texts(missing)}, for a while: it can do without"
+            self.set_state(ClusterState.RECOVERING, text)
+        elif missing and self.forced is None:
             self.set_state(
                 ClusterState.RECOVERING,
                 f"waits for storages {self.texts(missing)}: readable in table {table.version}",
@@ -243,7 +298,8 @@ class Recovery(MasterBase):
             self.check_founding()
             self.explain()
             return
-        if self.missing(table):
+        missing = self.missing(table)
+        if missing and self.forced is None and self.is_patient(table):
             self.grace_until = None
             self.explain()
             return
@@ -261,15 +317,22 @@ class Recovery(MasterBase):
         self.lift_last()
         self.pending = verdict.pending
         self.aborted = {t.ttid: t.attempt for t in verdict.aborts}
-        self.start(self.cleaned(table), verdict.aborts)
+        if missing:
+            self.log(WARNING, f"goes on without storages {self.texts(missing)}: their cells are out of date")
+        self.start(self.cleaned(table, missing), verdict.aborts, table)
 
-    def cleaned(self, table: PartitionTable) -> PartitionTable:
-        """Return the table of the new reign: joins that were under way begin again."""
+    def cleaned(self, table: PartitionTable, missing: Sequence[NodeId] = ()) -> PartitionTable:
+        """Return the table of the new reign: joins that were under way begin again; who is left out is out of date."""
         rows = []
         for row in table.rows:
-            for _, state in row:
-                check_cell(state, CellState.OUT_OF_DATE if state == CellState.JOINING else state)
-            rows.append(tuple(Cell(n, CellState.OUT_OF_DATE if s == CellState.JOINING else s) for n, s in row))
+            there: list[Cell] = []
+            left_out: list[Cell] = []
+            for n, s in row:
+                is_late = s == CellState.JOINING or (n in missing and s.is_readable)
+                state = CellState.OUT_OF_DATE if is_late else s
+                check_cell(s, state)
+                (left_out if n in missing and s.is_readable else there).append(Cell(n, state))
+            rows.append((*there, *left_out))
         version = Version(self.epoch, Ptid(table.version.ptid + 1))
         return PartitionTable(version, table.replicas, rows, self.orders_of(table.orders, version))
 
@@ -281,7 +344,7 @@ class Recovery(MasterBase):
         """
         readable = table.readable_nodes()
         found: dict[Ttid, Decision] = {}
-        for storage in sorted(self.replies, key=lambda n: (n not in readable, n)):
+        for storage in sorted(self.who_counts(table), key=lambda n: (n not in readable, n)):
             for decision in self.replies[storage].decisions:
                 known = found.get(decision.ttid)
                 if known is None:
@@ -298,6 +361,18 @@ class Recovery(MasterBase):
                     found.setdefault(decision.ttid, decision)
         return found
 
+    def who_counts(self, table: PartitionTable) -> list[NodeId]:
+        """Return the storages whose decisions and tombstones count: readable ones, and those of the same reign.
+
+        Who was left out of that reign knows nothing that matters, and may have what no reign has ever confirmed.
+        """
+        readable, epoch = table.readable_nodes(), table.version.epoch
+        return [n for n in sorted(self.replies) if n in readable or self.replies[n].table.version.epoch == epoch]
+
+    def there(self, table: PartitionTable, partition: Partition) -> list[NodeId]:
+        """Return the readable cells of a partition that have told what they have."""
+        return [n for n in table.readable(partition) if n in self.replies]
+
     def votes_by_transaction(self) -> dict[Ttid, list[tuple[NodeId, RecordHead]]]:
         """Return every voted record with the storage that has it, by transaction, in a defined order."""
         votes: dict[Ttid, list[tuple[NodeId, RecordHead]]] = {}
@@ -310,11 +385,12 @@ class Recovery(MasterBase):
         """Whether every readable cell of every partition that it touches has its record, of that attempt."""
         have = {(n, r.partition) for n, r in votes if r.attempt == attempt}
         parts = next((r.parts for _, r in votes if r.attempt == attempt), ())
-        return bool(parts) and all((n, p) in have for p in parts for n in table.readable(p))
+        return bool(parts) and all((n, p) in have for p in parts for n in self.there(table, p))
 
-    def has_tombstone(self, ttid: Ttid, attempt: int) -> bool:
-        """Whether anybody has made an abort of that attempt durable."""
-        return any(t.ttid == ttid and t.attempt >= attempt for reply in self.replies.values() for t in reply.tombstones)
+    def has_tombstone(self, table: PartitionTable, ttid: Ttid, attempt: int) -> bool:
+        """Whether anybody whose word counts has made an abort of that attempt durable."""
+        replies = (self.replies[n] for n in self.who_counts(table))
+        return any(t.ttid == ttid and t.attempt >= attempt for reply in replies for t in reply.tombstones)
 
     def is_grace_over(self) -> bool:
         """Whether clients have had time enough to come back."""
@@ -345,7 +421,7 @@ class Recovery(MasterBase):
             if (
                 not self.is_voted_fully(table, counting, attempt)
                 or progress == Progress.ABORTING
-                or self.has_tombstone(ttid, attempt)
+                or self.has_tombstone(table, ttid, attempt)
             ):
                 verdict.aborts.append(Tombstone(ttid, max(r.attempt for _, r in votes[ttid])))
             elif progress in (Progress.VOTING, Progress.VOTED) or (
@@ -372,8 +448,10 @@ class Recovery(MasterBase):
         replies = self.replies.values()
         self.last = max([NO_TID, *(r.last for r in replies), *(d.tid for d in decided.values())])
         self.tid_floor = self.former_ceiling()
-        self.next_oid = Oid(max([1, *(r.ceilings.oid for r in replies), *(r.last_oid + 1 for r in replies)]))
-        self.packed = max([NO_TID, *(r.packed for r in replies)])
+        register = self.newest_register()
+        last_oids = (r.last_oid + 1 for r in replies)
+        self.next_oid = Oid(max([1, register.ceilings.oid, *(r.ceilings.oid for r in replies), *last_oids]))
+        self.packed = max([NO_TID, register.packed, *(r.packed for r in replies)])
         decisions = sorted(decided.values(), key=lambda d: d.tid)
         parts_of = {ttid: records[0][1].parts for ttid, records in self.votes_by_transaction().items()}
         decisions = [d if d.parts else d._replace(parts=parts_of.get(d.ttid, ())) for d in decisions]
@@ -399,29 +477,50 @@ class Recovery(MasterBase):
 
     def former_ceiling(self) -> Tid:
         """Return the highest tid that a former primary may have given: those above what is durable are not reused."""
-        return Tid(max([1, *(r.ceilings.tid for r in self.replies.values())]) - 1)
+        held = self.newest_register().ceilings.tid
+        return Tid(max([1, held, *(r.ceilings.tid for r in self.replies.values())]) - 1)
 
     # ------------------------------------------------------------------------------------------ starting
 
-    def start(self, table: PartitionTable, aborts: list[Tombstone]) -> None:
-        """Have all of it made durable on everybody who is there."""
+    def start(self, table: PartitionTable, aborts: list[Tombstone], former: PartitionTable = EMPTY) -> None:
+        """Have all of it made durable on everybody who is there.
+
+        If it takes readable cells away from *former*, a majority of the masters has it first.
+        """
         if self.cluster_id == NO_ID:
             self.cluster_id = self.known_cluster_id()
         self.pt = table
         self.set_stable()
+        if former.partitions:
+            self.stable_pt = former  # until the cluster runs: who comes to power meanwhile may begin with that one
         self.index_table()
         self.name_table_nodes()
+        self.voters = self.newest_register().voters
         self.ceilings = self.first_ceilings()
         decisions = tuple(self.decided.values())
         self.start_need = set(self.replies)
-        for storage in sorted(self.replies):
+        start = Start(self.epoch, self.cluster_id, whole(table), self.ceilings, decisions, tuple(aborts))
+        self.starts = {storage: start for storage in sorted(self.replies)}
+        if self.may_start_at_once(table, former):
+            self.send_starts()
+        else:
+            self.put_forward(table)
+        self.explain()
+
+    def may_start_at_once(self, table: PartitionTable, former: PartitionTable) -> bool:
+        """Whether storages may hear of the table before the masters: nobody is left out, or an operator wants it."""
+        return self.forced is not None or former.readable_nodes() <= table.readable_nodes()
+
+    def send_starts(self) -> None:
+        """Begin the reign at the storages."""
+        starts, self.starts = self.starts, {}
+        for storage in sorted(starts):
             self.tell_nodes(storage)
             self.obeying.add(storage)
             self.told_tid[storage] = self.last
             self.start_sent[storage] = self.now.monotonic
-            update = self.table_for(storage, is_whole=True)
-            self.send(storage, Start(self.epoch, self.cluster_id, update, self.ceilings, decisions, tuple(aborts)))
-        self.explain()
+            self.sent_pt[storage] = self.pt
+            self.send(storage, starts[storage])
 
     def on_start_ok(self, storage: NodeId, packet: StartOk) -> None:
         """Start, or Adopt, is durable there."""
@@ -435,6 +534,9 @@ class Recovery(MasterBase):
             self.pump()
         elif self.start_need is not None:
             self.start_need.discard(storage)
+            self.pt_have.add(storage)
+            if not self.start_need and self.proposed is None:
+                self.put_forward(self.pt)
             self.try_run()
 
     def serves(self, storage: NodeId) -> None:
@@ -449,7 +551,11 @@ class Recovery(MasterBase):
         if self.start_need != set() or self.is_running or self.state is ClusterState.STOPPING:
             self.explain()
             return
-        self.is_running = True
+        if not self.is_covered() and self.forced is None:
+            self.set_state(ClusterState.VERIFYING, "waits for masters: a majority must hold the partition table")
+            return
+        self.is_running = self.is_failover = True
+        self.set_stable()
         self.cut_to = None
         self.lease_seen = self.now.monotonic
         self.undurable.extend(self.decided.values())
@@ -485,11 +591,11 @@ class Recovery(MasterBase):
         """
         self.log(WARNING, f"recovery begins again: {reason}")
         hellos, nodes, founding, count = self.hellos, self.nodes, self.founding, self.client_count
-        state, told, cut_to = self.state, self.told_state, self.cut_to
+        state, told, forced, cut_to = self.state, self.told_state, self.forced, self.cut_to
         self.seen_epoch = max(self.seen_epoch, self.epoch)
         self.forget_reign()
         self.hellos, self.nodes, self.founding, self.client_count = hellos, nodes, founding, count
-        self.state, self.told_state, self.cut_to = state, told, cut_to
+        self.state, self.told_state, self.forced, self.cut_to = state, told, forced, cut_to
         self.raise_epoch()
         self.tell_masters()
         self.set_state(ClusterState.RECOVERING, reason)
@@ -533,7 +639,7 @@ class Recovery(MasterBase):
                 self.epoch,
                 self.cluster_id,
                 self.table_for(storage, is_whole=True),
-                self.pt_need is None,
+                self.stable_pt.version == self.pt.version and not self.is_taken_back,
                 self.ceilings_asked or self.ceilings,
                 decisions,
                 tuple(Tombstone(ttid, kill[ttid]) for ttid in sorted(kill)),

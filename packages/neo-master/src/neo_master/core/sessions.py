@@ -258,7 +258,7 @@ class Sessions(MasterBase):
 
     def who_must_tell(self) -> frozenset[NodeId]:
         """Return who must have told the votes of a session given up: *every* readable node, there or not."""
-        return self.pt.readable_nodes()
+        return self.readable_nodes()
 
     def went(self, session: Session) -> None:
         """See whether all has been heard of a session given up, and is durably aborted."""

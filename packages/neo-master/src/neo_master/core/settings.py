@@ -37,6 +37,10 @@ class MasterSettings:
     told_s: float = 60.0
     """After so long a client is taken to have had its answer without saying `Heard`: else its heartbeats had failed."""
     election_wait_s: float = 1.5
+    takeover_s: float = 1.0
+    """How long a new primary waits for storages that it can do without, when another one has reigned before."""
+    power_on_s: float = 30.0
+    """The same when everything starts."""
     stop_s: float = 30.0
     ceiling_ahead_s: float = 5.0
     oid_batch: int = 1000

@@ -1,8 +1,11 @@
 """The partition table: one change at a time, effective when it is durable on every node that could outvote it. Pure.
 
 A change is sent to every storage; it is *stable* when every node readable in the new table, or in the one before, has
-it durable. Clients hear of a stable table before storages hear that it is stable. Then the next change may begin.
+it durable, and when it is covered (docs/masters.md). Clients hear of a stable table before storages hear that it is
+stable. Then the next change may begin. A change either adds readable cells or takes some away, never both.
 """
+
+from collections.abc import Iterable, Sequence
 
 from neo_common.ids import NodeId, Partition, Ptid, Seconds, Version
 from neo_common.model.partition_table import Cell, PartitionTable, Row, TableUpdate, difference, whole
@@ -22,6 +25,7 @@ from neo_master.core.base import (
     MoveLead,
     Promote,
     Rebuild,
+    TableChange,
 )
 
 _O, _J, _U, _F = CellState.OUT_OF_DATE, CellState.JOINING, CellState.UP_TO_DATE, CellState.FEEDING
@@ -41,7 +45,7 @@ class Tables(MasterBase):
 
     def pump(self) -> None:
         """Begin the next change that changes anything, if none is under way."""
-        while self.is_running and self.pt_need is None:
+        while self.is_running and not self.is_changing:
             step = None if self.changes else self.next_step()
             if step is not None:
                 self.changes.append(step)
@@ -56,12 +60,77 @@ class Tables(MasterBase):
                 self.make_change(change, rows, promoted, joined)
             rows = {p: row for p, row in rows.items() if row != self.pt.rows[p]}
             if rows or self.new_orders is not None:
-                self.send_table(rows)
-                self.placed()
-                self.promoting = tuple(promoted)
-                for key in joined:
-                    self.joining[key] = self.pt.version
-                self.check_stable()
+                self.begin_change(rows, promoted, joined)
+
+    @property
+    def is_changing(self) -> bool:
+        """Whether a change is under way."""
+        return self.pt_need is not None or self.next_change is not None
+
+    def begin_change(
+        self,
+        rows: dict[Partition, Row],
+        promoted: Sequence[tuple[Partition, NodeId]],
+        joined: Sequence[tuple[Partition, NodeId]],
+    ) -> None:
+        """Make the next version; send it to the storages, or to the masters first."""
+        for p, row in rows.items():
+            states = dict(self.pt.rows[p])
+            for node, state in row:
+                check_cell(states.get(node, _O), state)  # a new cell is out of date
+        orders, replicas = self.new_orders or (self.pt.orders, self.pt.replicas)
+        table = self.pt.changed(Version(self.epoch, Ptid(self.pt.version.ptid + 1)), rows, replicas, orders)
+        change = TableChange(table, rows, tuple(promoted), tuple(joined))
+        if self.must_be_held_first(table, rows):
+            self.next_change = change
+            self.put_forward(table)
+        else:
+            self.send_table(change)
+
+    def must_be_held_first(self, new: PartitionTable, rows: Iterable[Partition]) -> bool:
+        """Whether a majority of the masters must hold that table before storages hear of it.
+
+        So it is when it takes readable cells away, unless a row that loses none will be a cover: a storage that had
+        it alone could later be all that a candidate without majority needs, after others went on without it.
+        """
+        if not self.is_quorum:
+            return False
+        losing = {p for p in rows if not self.readable_in(p) <= set(new.readable(p))}
+        if not losing:
+            return False
+        seen: set[frozenset[NodeId]] = set()
+        for p in map(Partition, range(new.partitions)):
+            if p not in losing:
+                seen.add(frozenset(new.readable(p)))
+        return not any(row and row <= self.adopted for row in seen)
+
+    def table_held(self, table: PartitionTable) -> None:
+        """A majority of the masters holds that table: storages may hear of it, if they have not yet."""
+        change = self.next_change
+        if change is not None and change.table.version == table.version:
+            self.next_change = None
+            self.send_table(change)
+
+    def readable_in(self, partition: Partition) -> set[NodeId]:
+        """Return the nodes on which a partition is readable in the newest table or in the stable one.
+
+        While a table is not stable, who comes to power may begin with either.
+        """
+        nodes = set(self.pt.readable(partition))
+        if self.stable_pt.version != self.pt.version and partition < self.stable_pt.partitions:
+            nodes.update(self.stable_pt.readable(partition))
+        return nodes
+
+    def written_in(self, partition: Partition) -> set[NodeId]:
+        """Return the nodes on which a partition is written in the newest table or in the stable one."""
+        nodes = set(self.pt.written(partition))
+        if self.stable_pt.version != self.pt.version and partition < self.stable_pt.partitions:
+            nodes.update(self.stable_pt.written(partition))
+        return nodes
+
+    def readable_nodes(self) -> frozenset[NodeId]:
+        """Return the nodes readable in the newest table or in the stable one."""
+        return self.pt.readable_nodes() | self.stable_readable
 
     def next_changes(self) -> list[Change]:
         """Take the next change, with those after it that are of the same kind: rows do not depend on each other.
@@ -220,28 +289,32 @@ class Tables(MasterBase):
         """Return the lead of a row: its first UP_TO_DATE cell."""
         return next((n for n, s in row if s == _U), None)
 
-    def send_table(self, rows: dict[Partition, Row]) -> None:
-        """Make the next version, and send it to every storage; note who must make it durable."""
-        old = self.pt
-        for p, row in rows.items():
-            states = dict(old.rows[p])
-            for node, state in row:
-                check_cell(states.get(node, _O), state)  # a new cell is out of date
-        orders, replicas = self.new_orders or (old.orders, old.replicas)
-        self.pt = old.changed(Version(self.epoch, Ptid(old.version.ptid + 1)), rows, replicas, orders)
+    def send_table(self, change: TableChange) -> None:
+        """Send the next version to every storage; note who must make it durable."""
+        old, rows = self.pt, change.rows
+        self.pt = change.table
+        self.pt_have = set()
+        self.is_taken_back = False
         self.index_table()
         self.log(INFO, f"table {self.pt.version}: " + "; ".join(self.row_text(p) for p in sorted(rows)[:8]))
         self.pt_need = self.must_have_table(old, self.pt)
         for storage in sorted(self.obeying):
             self.send(storage, SetPT(self.table_for(storage), self.last))
+        self.placed()
+        self.promoting = change.promoted
+        for key in change.joined:
+            self.joining[key] = self.pt.version
+        self.check_stable()
 
     def set_stable(self) -> None:
         """The newest table is stable."""
+        self.covered_until = Seconds(0.0)
         self.stable_pt = self.pt
         self.stable_readable = self.pt.readable_nodes()
 
     def index_table(self) -> None:
         """Note what is asked often of the new table."""
+        self.covered_until = Seconds(0.0)
         self.readiness.table_changed(self.pt)
         self.out_of_date = {}
         joining = set()
@@ -265,11 +338,20 @@ class Tables(MasterBase):
         """A table is durable there."""
         if self.pt_need is not None and packet.version == self.pt.version:
             self.pt_need.discard(storage)
+            self.pt_have.add(storage)
             self.check_stable()
 
     def check_stable(self) -> None:
         """When the table is stable: tell clients, then storages; then see what has waited for it."""
         if self.pt_need is None or self.pt_need or not self.is_running:
+            return
+        if self.is_taken_back and self.must_skip():
+            self.pt_need, self.promoting = None, ()
+            self.pump()
+            return
+        if self.proposed_table.version != self.pt.version:
+            self.put_forward(self.pt)
+        if not self.is_covered():
             return
         self.pt_need, self.promoting = None, ()
         self.set_stable()
@@ -325,9 +407,14 @@ class Tables(MasterBase):
         """
         if self.pt_need is None or storage not in self.pt_need:
             return
-        for partition, node in reversed(self.promoting):
-            if storage in self.pt.readable(partition):
+        if any(storage in self.pt.readable(partition) for partition, _ in self.promoting):
+            for partition, node in reversed(self.promoting):
                 self.changes.appendleft(DemoteCell(partition, node))
+            self.is_taken_back = True
+
+    def must_skip(self) -> bool:
+        """Whether a table that will be undone is passed over: with a quorum masters must never hold it."""
+        return self.is_quorum
 
     def on_fwd_fail(self, storage: NodeId, packet: FwdFail) -> None:
         """A lead cannot reach a cell; or a cell that joins cannot reach its lead. The word of others does not count."""
@@ -340,7 +427,7 @@ class Tables(MasterBase):
             if (is_its_own or self.is_word_of_lead(storage, p, state)) and change not in self.changes:
                 self.changes.append(change)
         self.pump()
-        if self.pt_need is None:  # it may have been done already: say so again
+        if self.stable_pt.version == self.pt.version and not self.is_changing:  # it may have been done: say so again
             self.send(storage, Stable(self.pt.version))
 
     def is_word_of_lead(self, storage: NodeId, partition: Partition, state: CellState | None) -> bool:
@@ -358,7 +445,7 @@ class Tables(MasterBase):
 
         A cell whose join was broken off waits: from `rejoin_min_s`, doubled each time, to `rejoin_max_s`.
         """
-        if not self.is_running or self.pt_need is not None or self.changes:
+        if not self.is_running or self.is_changing or self.changes:
             return
         for node in sorted(self.rejoin.keys() - self.out_of_date.keys() - self.is_joining):
             del self.rejoin[node]

@@ -139,7 +139,7 @@ class Transactions(MasterBase):
     def check_seal(self, ttid: Ttid) -> None:
         """Commit, when the seal is durable on every readable cell of the lowest partition."""
         sealing = self.sealing[ttid]
-        if set(self.pt.readable(min(sealing.finish.parts))) <= sealing.done:
+        if self.readable_in(min(sealing.finish.parts)) <= sealing.done:
             del self.sealing[ttid]
             self.commit(sealing.client, sealing.finish)
 
@@ -170,7 +170,7 @@ class Transactions(MasterBase):
         """Tell it, in this order: the storages, the client, the other clients."""
         ttid, attempt, _, parts, oids, _, _ = packet
         decision = Decision(ttid, attempt, tid, parts)
-        written = {n for p in parts for n in self.pt.written(p)}
+        written = {n for p in parts for n in self.written_in(p)}
         self.decided[ttid] = decision
         self.unacked[ttid] = set(written)
         self.pending.discard((ttid, attempt))
@@ -353,7 +353,7 @@ class Transactions(MasterBase):
 
     def is_abort_durable(self, aborting: Aborting) -> bool:
         """Whether no recovery can find it fully voted: every readable cell of one of its partitions has the abort."""
-        return not aborting.parts or any(set(self.pt.readable(p)) <= aborting.done for p in aborting.parts)
+        return not aborting.parts or any(self.readable_in(p) <= aborting.done for p in aborting.parts)
 
     def check_abort(self, ttid: Ttid) -> None:
         """Tell whom it concerns, if that abort is durable now."""

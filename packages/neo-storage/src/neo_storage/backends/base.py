@@ -129,7 +129,9 @@ class ApplyAbort(NamedTuple):
 
 
 class ApplyAmnesty(NamedTuple):
-    """All tombstones go."""
+    """All tombstones go; with `is_all` all decisions too."""
+
+    is_all: bool = False
 
 
 class ApplyClear(NamedTuple):

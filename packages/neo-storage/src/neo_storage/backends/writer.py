@@ -8,7 +8,7 @@ from itertools import chain
 from typing import assert_never
 
 from neo_common.errors import DataCorrupted
-from neo_common.ids import NO_TID, Oid, Partition, Tid, Ttid
+from neo_common.ids import MAX_TID, NO_TID, Oid, Partition, Tid, Ttid
 from neo_common.model.keys import encode_update
 from neo_common.model.partition_table import whole
 from neo_common.wire.schema import PIECE_BYTES, Compression, Data, Decision, Metadata
@@ -113,8 +113,10 @@ class Writer:
                 self._decide(decision)
             case ApplyAbort(tombstone):
                 self._db.run_many(self._sql.add_tombstones, [(*tombstone.ttid, tombstone.attempt)])
-            case ApplyAmnesty():
+            case ApplyAmnesty(is_all):
                 self._db.run(self._sql.drop_tombstones)
+                if is_all:
+                    self._forget_decisions(MAX_TID)
             case ApplyIdentity(node, cluster_id):
                 self._config.update(node=node, cluster_id=cluster_id)
             case ApplyEpoch(epoch):

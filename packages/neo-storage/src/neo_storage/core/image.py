@@ -43,6 +43,7 @@ from neo_storage.core.log_records import (
     LogCopy,
     LogEpoch,
     LogIdentity,
+    LogLeftOut,
     LogPack,
     LogPiece,
     LogReached,
@@ -272,6 +273,10 @@ def apply(image: Image, position: int, record: LogRecord) -> tuple[Op, ...]:
         case LogAmnesty():
             image.tombstones.clear()
             return (ApplyAmnesty(),)
+        case LogLeftOut():
+            image.tombstones.clear()
+            image.decisions.clear()
+            return (ApplyAmnesty(is_all=True),)
         case LogClear(partition, keep):
             return (ApplyClear(partition, keep),)
         case LogCopy(partition, transactions, decisions):

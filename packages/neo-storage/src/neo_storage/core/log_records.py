@@ -100,6 +100,10 @@ class LogAmnesty(NamedTuple):
     """Tombstones end with the reign."""
 
 
+class LogLeftOut(NamedTuple):
+    """A reign began without this node: its decisions and tombstones count no more."""
+
+
 class LogClear(NamedTuple):
     """A cell begins to join: its voted records are forgotten, its revisions above *keep* erased."""
 
@@ -170,6 +174,7 @@ LogRecord = (
     | LogAbort
     | LogSeal
     | LogAmnesty
+    | LogLeftOut
     | LogClear
     | LogCopy
     | LogPack
@@ -196,6 +201,7 @@ CODES: Final[dict[int, type]] = {
     14: LogCopy,
     15: LogPack,
     16: LogCollect,
+    20: LogLeftOut,
     40: LogCopyPiece,
     41: LogReached,
     50: LogTruncate,

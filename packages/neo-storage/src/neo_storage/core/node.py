@@ -267,9 +267,9 @@ class StorageCore:
                 self.reign.connected(peer, role_of(peer))
                 if role_of(peer) == Role.STORAGE:
                     self.copies.connected()
-            case Lost(peer):
+            case Lost(peer, _, is_ended):
                 ground.peers.discard(peer)
-                self._lost(peer)
+                self._lost(peer, is_ended=is_ended)
             case Tick():
                 self.tick()
             case Packed():
@@ -306,7 +306,7 @@ class StorageCore:
     def _end_event(self) -> None:
         self._retry()
         while self.ground.cut_off:
-            self._lost(self.ground.cut_off.pop(0))
+            self._lost(self.ground.cut_off.pop(0), is_ended=False)
         self.copies.end_event()
         for partition, node, text in self.ground.damaged:
             self.scrub.report(partition, node, text)
@@ -315,13 +315,13 @@ class StorageCore:
         self.upkeep.erase()
         self.upkeep.stop_when_done()
 
-    def _lost(self, peer: NodeId) -> None:
+    def _lost(self, peer: NodeId, *, is_ended: bool) -> None:
         self._held.pop(peer, None)
         self._lookups.pop(peer, None)
         self.ahead.lost(peer)
         match role_of(peer):
             case Role.MASTER:
-                self.reign.master_lost(peer)
+                self.reign.master_lost(peer, is_ended=is_ended)
             case Role.STORAGE:
                 self.reign.storage_lost(peer)
                 self.copies.lost(peer)

@@ -24,7 +24,7 @@ from neo_common.wire.schema import (
 )
 from neo_storage.core.decisions import Decisions
 from neo_storage.core.ground import Ground, Then, lead, written
-from neo_storage.core.log_records import LogAmnesty, LogCeilings, LogEpoch, LogIdentity
+from neo_storage.core.log_records import LogAmnesty, LogCeilings, LogEpoch, LogIdentity, LogLeftOut
 from neo_storage.core.reading import Reading
 from neo_storage.core.tables import Tables
 from neo_storage.core.upkeep import Upkeep
@@ -146,6 +146,10 @@ class Reign:
         if m.epoch > image.epoch:
             ground.gone.clear()
             self.amnesty()
+        if table.version.epoch > image.table.version.epoch:
+            self.forget_decisions()
+        if not m.stable:
+            ground.stable = None  # which table is stable, it has not heard: votes wait for the word
         if ground.master is not None and ground.master != master:
             ground.cut(ground.master, f"master {master & 0xFFFFFF} reigns")
         ground.write(LogEpoch(m.epoch))
@@ -157,6 +161,10 @@ class Reign:
     def amnesty(self) -> None:
         """Tombstones are a matter of one reign: recovery may have decided otherwise."""
         self._ground.write(LogAmnesty())
+
+    def forget_decisions(self) -> None:
+        """A reign began without this storage: what it knows to be decided may be what no reign has ever confirmed."""
+        self._ground.write(LogLeftOut())
 
     def is_our_cluster(self, master: NodeId, cluster_id: bytes) -> bool:
         """Return whether the master is of our cluster, joining it if this storage is new; cut it off if not."""
@@ -196,7 +204,7 @@ class Reign:
         for node in self._votes.missing_peers():  # what was in flight when the connection was lost
             ground.send(master, FwdFail(table.version, node))
         self._tables.changed(old, None)
-        if ground.stable is None:
+        if ground.stable is None and stable:
             ground.stable = old
         if stable:
             self._rely_on(table)
@@ -265,8 +273,13 @@ class Reign:
                 ground.send(ground.master, FwdFail(table.version, ground.me))
                 return
 
-    def master_lost(self, peer: NodeId) -> None:
-        """The primary is gone, or not reached: go on serving under its epoch, until another comes."""
+    def master_lost(self, peer: NodeId, *, is_ended: bool) -> None:
+        """The primary is gone, or not reached: go on serving under its epoch, until another comes.
+
+        Who has closed the connection, or died, does not count on its lease any more: nobody need wait for its end.
+        """
+        if is_ended and self._lease == peer:
+            self._lease = None
         if peer == self._ground.master:
             self._ground.master = None
             self._reading.master_lost()

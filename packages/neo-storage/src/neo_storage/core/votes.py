@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from neo_common.ids import MAX_TID, NO_TID, NodeId, Partition, Seconds, Ttid
+from neo_common.ids import MAX_TID, NO_NODE, NO_TID, NodeId, Partition, Seconds, Ttid
 from neo_common.model.partition_table import PartitionTable
 from neo_common.states import CellState
 from neo_common.wire.schema import (
@@ -278,6 +278,8 @@ class Votes:
         nodes = {ground.me, *written(ground.image.table, partition)}
         if ground.stable is not None:
             nodes.update(written(ground.stable, partition))
+        else:
+            nodes.add(NO_NODE)  # until a table is said to be stable: `relax` takes it away
         return nodes
 
     def acked(self, ttid: Ttid, partition: Partition, attempt: int, node: NodeId) -> None:
@@ -463,7 +465,7 @@ class Votes:
     def missing_peers(self) -> list[NodeId]:
         """Return whom votes in progress wait for that is not connected."""
         nodes = {n for parts in self.ballots.values() for p, b in parts.items() for n in b.waiting[p]}
-        here = {self._ground.me, *self._ground.peers, *self._ground.expected}
+        here = {self._ground.me, NO_NODE, *self._ground.peers, *self._ground.expected}
         return sorted(nodes - here)
 
 

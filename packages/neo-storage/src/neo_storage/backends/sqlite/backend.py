@@ -14,6 +14,7 @@ from typing import Final
 
 from neo_common.errors import BackendError, DataCorrupted, DiskFull
 from neo_common.ids import MAX_OID, MAX_TID, NO_TID, Oid, Partition, Tid
+from neo_common.runtime.exclusive import ExclusiveLock
 from neo_common.wire.schema import PIECE_BYTES
 from neo_storage.backends import logical
 from neo_storage.backends.base import Kept, Op, PackStep, RangeReader, Stored
@@ -24,7 +25,6 @@ from neo_storage.backends.sqlite import schema
 from neo_storage.backends.sqlite.connection import SqliteDatabase, check_setting, connect, translate, translated
 from neo_storage.backends.sqlite.queries import QUERIES
 from neo_storage.backends.writer import Writer
-from neo_storage.exclusive import ExclusiveLock
 
 _RANGE_CACHE_BYTES: Final = 4 * 2**20
 """A scan visits each page once."""

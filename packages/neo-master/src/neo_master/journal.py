@@ -1,0 +1,159 @@
+"""The disk of a master: a small journal of what it has promised and holds.
+
+A record is the whole of `Kept`, with a checksum; the last one counts, those before are the history of the partition
+table. A record that was being written when the power went is at the end and is dropped: nothing was said of it yet.
+Damage anywhere else is an error: a master that has forgotten a promise must not go on as if it remembered.
+"""
+
+import os
+from collections import deque
+from pathlib import Path
+from struct import Struct
+from typing import Final
+
+from neo_common.checksum import CHECKSUM_BYTES, checksum
+from neo_common.errors import BackendError, DataCorrupted, RemoteProtocolError
+from neo_common.runtime.exclusive import ExclusiveLock
+from neo_common.wire.codec import decode, encode
+from neo_master.core.base import Kept
+
+_MAGIC: Final = b"NEO-M\x00\x00\x01"
+_LENGTH: Final = Struct(">II")
+"""The length of a record, and its complement: damage of it is not taken for a record that was being written."""
+_HEAD_BYTES: Final = _LENGTH.size + CHECKSUM_BYTES
+HISTORY_MAX: Final = 32
+"""So many former partition tables are kept."""
+_COMPACT_BYTES: Final = 2**20
+"""The journal is written anew, with the history only, when it is larger than this and than twice what is kept."""
+
+
+class Journal:
+    """The journal in one directory, of which it is the only user."""
+
+    def __init__(self, directory: Path) -> None:
+        """Open or make it. Raises: DataCorrupted; BackendError when the directory cannot be used."""
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BackendError(f"cannot make {directory}: {error}") from error
+        self._lock = ExclusiveLock(directory / "lock", f"the directory of a master, {directory}")
+        self._path = directory / "journal"
+        self._history: deque[Kept] = deque(maxlen=HISTORY_MAX)
+        self._descriptor = -1
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def kept(self) -> Kept | None:
+        """What was durable last; None for an empty disk."""
+        return self._history[-1] if self._history else None
+
+    @property
+    def history(self) -> tuple[Kept, ...]:
+        """The same with what was before, oldest first; of each partition table the last state."""
+        return tuple(self._history)
+
+    def write(self, kept: Kept) -> None:
+        """Make *kept* durable. From any thread, one at a time. Raises: BackendError; the journal is unusable then."""
+        try:
+            self._note(kept)
+            data = _record(kept)
+            if self._size + len(data) > max(_COMPACT_BYTES, 2 * self._kept_bytes()):
+                self._rewrite()
+            else:
+                _write_all(self._descriptor, data)
+                os.fdatasync(self._descriptor)
+                self._size += len(data)
+        except OSError as error:
+            raise BackendError(f"cannot write {self._path}: {error}") from error
+
+    def close(self) -> None:
+        """Release everything; harmless when done already."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        self._lock.release()
+
+    def _open(self) -> None:
+        try:
+            data = self._path.read_bytes() if self._path.exists() else b""
+        except OSError as error:
+            raise BackendError(f"cannot read {self._path}: {error}") from error
+        for kept in _records(data, self._path):
+            self._note(kept)
+        try:
+            self._rewrite()
+        except OSError as error:
+            raise BackendError(f"cannot write {self._path}: {error}") from error
+
+    def _note(self, kept: Kept) -> None:
+        if self._history and self._history[-1].register.table.version == kept.register.table.version:
+            self._history.pop()
+        self._history.append(kept)
+
+    def _kept_bytes(self) -> int:
+        return sum(len(_record(k)) for k in self._history)
+
+    def _rewrite(self) -> None:
+        """Replace the file by one with the history only."""
+        beside = self._path.with_suffix(".new")
+        data = _MAGIC + b"".join(_record(k) for k in self._history)
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            _write_all(descriptor, data)
+            os.fsync(descriptor)
+            os.replace(beside, self._path)
+            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor, self._size = descriptor, len(data)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _record(kept: Kept) -> bytes:
+    payload = encode(kept)
+    return _LENGTH.pack(len(payload), len(payload) ^ 0xFFFFFFFF) + checksum(payload) + payload
+
+
+def _records(data: bytes, path: Path) -> list[Kept]:
+    """Return the records of a journal. Raises: DataCorrupted for damage that no crash explains."""
+    remedy = "Move it away: the master begins with an empty disk, and counts again once every master was there"
+    if not data:
+        return []
+    if not data.startswith(_MAGIC):
+        raise DataCorrupted(f"{path} is not the journal of a master of this version. {remedy}")
+    found: list[Kept] = []
+    offset = len(_MAGIC)
+    while offset < len(data):
+        if offset + _HEAD_BYTES > len(data) or not any(data[offset:]):
+            break  # torn; or the file was longer already, its data not there yet
+        length, complement = _LENGTH.unpack_from(data, offset)
+        if length ^ complement != 0xFFFFFFFF:
+            raise DataCorrupted(f"{path} is damaged at byte {offset}. {remedy}")
+        payload = data[offset + _HEAD_BYTES : offset + _HEAD_BYTES + length]
+        is_whole = checksum(payload) == data[offset + _LENGTH.size : offset + _HEAD_BYTES] and len(payload) == length
+        if not is_whole:
+            if offset + _HEAD_BYTES + length < len(data):
+                raise DataCorrupted(f"{path} is damaged at byte {offset}. {remedy}")
+            break  # torn
+        try:
+            found.append(decode(Kept, payload))
+        except RemoteProtocolError as error:
+            raise DataCorrupted(f"{path} cannot be understood at byte {offset}: {error}. {remedy}") from error
+        offset += _HEAD_BYTES + length
+    return found
