@@ -49,11 +49,6 @@ def test_two_storages_cannot_name_one_database(tmp_path: Path) -> None:
     config(tmp_path, one, "{type: postgresql, name: n, user: u, server: h}")
 
 
-def test_only_mysql_is_managed_and_then_needs_nothing_else(tmp_path: Path) -> None:
-    assert "is for type mysql" in problems(tmp_path, "{type: sqlite, managed: true}")
-    assert config(tmp_path, "{type: mysql, managed: true}").storage("s1").database.managed
-
-
 def test_password_comes_from_the_first_line_of_a_file_or_from_a_variable(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("hush hush \nnot this\n")
     server = "type: postgresql, name: n, user: u, server: h"

@@ -140,9 +140,7 @@ def _databases(config: Config) -> Iterator[Broken]:
     owners: dict[object, str] = {}
     for name, storage in config.storages.items():
         key, d = f"storages.{name}.database", storage.database
-        if d.managed and d.type != "mysql":
-            yield Broken(f"{key}.managed", f"is for type mysql, not {d.type}: remove it, or change the type")
-        if d.type == "sqlite" or d.managed:
+        if d.type == "sqlite":
             continue
         for what, value in (("name", d.name), ("user", d.user)):
             if not value:

@@ -88,9 +88,7 @@ class Database:
         "sqlite"
     )
     path: Annotated[FilePath, About("its file; relative to the directory of the storage")] = "neo.sqlite"
-    cache_bytes: Annotated[
-        ByteCount, About("memory for pages, per connection; of a managed server, in all", 1 * MB)
-    ] = 64 * MB
+    cache_bytes: Annotated[ByteCount, About("memory for pages, per connection", 1 * MB)] = 64 * MB
     page_bytes: Annotated[ByteCount, About("size of a page, when the file is made", 512, 65536)] = 8 * KB
     checkpoint_bytes: Annotated[ByteCount, About("size of SQLite's own log at which it is copied back", 1 * MB)] = (
         16 * MB
@@ -114,9 +112,6 @@ class Database:
     ] = ""
     unsafe: Annotated[
         bool, About("accept a server with settings that lose what it has called durable, when its machine fails")
-    ] = False
-    managed: Annotated[
-        bool, About("start, watch and stop a private MariaDB below the directory of the storage (type mysql)")
     ] = False
 
 

@@ -1,0 +1,218 @@
+"""MariaDB and PostgreSQL as they are in life: unsafe, shared by mistake, gone and back; and the plans they choose."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transaction
+from ZODB import DB
+
+from neo_common.errors import BackendError, BackendLost
+from neo_common.ids import NO_TID, Oid, Tid
+from neo_storage.backends import server as server_module
+from neo_storage.backends.mysql.queries import QUERIES as MYSQL
+from neo_storage.backends.server import ServerBackend
+from support.backend_contract import P0, T1, T2, commit, write
+from support.cluster import Cluster
+from support.servers import MariaDB, PostgreSQL, Server, backend_on
+
+KINDS = pytest.mark.parametrize("kind", [MariaDB, PostgreSQL])
+
+
+@pytest.fixture
+def own(kind: type[Server]) -> Iterator[Server]:
+    """A server that may be maltreated."""
+    server = kind()
+    yield server
+    server.end()
+
+
+def opened(server: Server, database: str, **options: Any) -> ServerBackend:
+    backend = backend_on(server, database, **options)
+    assert isinstance(backend, ServerBackend)
+    backend.open()
+    return backend
+
+
+def test_unsafe_settings_are_refused_by_name_unless_they_are_accepted() -> None:
+    server = MariaDB.shared()
+    database = server.new_database()
+    server.execute("SET GLOBAL innodb_flush_log_at_trx_commit = 2")
+    try:
+        with pytest.raises(BackendError, match="innodb_flush_log_at_trx_commit is 2, must be 1"):
+            opened(server, database)
+        opened(server, database, is_unsafe=True).close()
+    finally:
+        server.execute("SET GLOBAL innodb_flush_log_at_trx_commit = 1")
+    opened(server, database).close()
+    server.give_back(database)
+
+
+def test_postgresql_without_full_page_writes_is_refused() -> None:
+    server = PostgreSQL({"full_page_writes": "off", "fsync": "off"})
+    database = server.new_database()
+    with pytest.raises(BackendError, match="fsync is off, must be on; full_page_writes is off, must be on"):
+        opened(server, database)
+    opened(server, database, is_unsafe=True).close()
+    server.end()
+
+
+@KINDS
+def test_two_nodes_never_have_one_database(kind: type[Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "LOCK_S", 0.0)
+    server = kind.shared()
+    database = server.new_database()
+    first = opened(server, database)
+    with pytest.raises(BackendError, match="is in use by"):
+        opened(server, database)
+    first.apply([commit(T1, write(0, b"a"))], 0)
+    # Even if its lock were lost: each transaction looks whose the database is.
+    server.execute("UPDATE config SET value = NULL WHERE name = 'owner'", database)
+    with pytest.raises(BackendError, match="was taken over"):
+        first.apply([commit(T2, write(0, b"b", T1))], 1)
+    assert first.current(P0, Oid(0)) == T1
+    first.close()
+    server.give_back(database)
+
+
+@KINDS
+def test_foreign_tables_and_missing_databases_are_told(kind: type[Server]) -> None:
+    server = kind.shared()
+    with pytest.raises(BackendError, match=r"needs a database.*docs/operating.md"):
+        opened(server, "nobody_made_this")
+    database = server.new_database()
+    server.execute("CREATE TABLE mine (x integer)", database)
+    with pytest.raises(BackendError, match=r"not NEO's \(mine\)"):
+        opened(server, database)
+    server.give_back(database)
+
+
+@KINDS
+def test_lost_connection_is_lost_and_the_position_read_back(kind: type[Server], own: Server) -> None:
+    backend = opened(own, own.new_database())
+    backend.apply([commit(T1, write(0, b"a"))], 0)
+    own.kill()
+    with pytest.raises(BackendLost):
+        backend.apply([commit(T2, write(0, b"b", T1))], 1)
+    with pytest.raises(BackendLost):
+        backend.reconnect()
+    own.start()
+    backend.reconnect()
+    backend.apply([commit(T2, write(0, b"b", T1))], 1)
+    assert backend.current(P0, Oid(0)) == T2
+    backend.close()
+
+
+@KINDS
+def test_database_that_was_set_back_is_refused(kind: type[Server], own: Server) -> None:
+    database = own.new_database()
+    backend = opened(own, database)
+    backend.apply([commit(T1, write(0, b"a"))], 5)
+    own.execute("UPDATE config SET number = 3 WHERE name = 'position'", database)
+    with pytest.raises(BackendError, match="was restored, or has lost"):
+        backend.reconnect()
+    backend.close()
+
+
+@KINDS
+@pytest.mark.timeout(300)
+def test_server_killed_under_load_loses_nothing_and_the_node_lives(
+    kind: type[Server], own: Server, tmp_path: Path
+) -> None:
+    """Commits are acknowledged from the vote log while the server is dead; all of them are there when it is back."""
+    databases = [own.settings(own.new_database())]
+    with Cluster(tmp_path, databases=databases) as cluster:
+        database = DB(cluster.open())
+        acknowledged = list[int]()
+        ended = threading.Event()
+
+        def work() -> None:
+            connection = database.open(transaction_manager := transaction.TransactionManager())
+            root = connection.root()
+            while not ended.is_set():
+                number = len(acknowledged)
+                root[f"k{number}"] = number
+                transaction_manager.commit()
+                acknowledged.append(number)
+            connection.close()
+
+        def reach(count: int) -> None:
+            for _ in range(1200):
+                if len(acknowledged) >= count or not worker.is_alive():
+                    break
+                ended.wait(0.05)
+            assert len(acknowledged) >= count, f"{len(acknowledged)} commits; {cluster.log('s1')}"
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        try:
+            reach(20)
+            own.kill()
+            reach(len(acknowledged) + 20)
+            own.start()
+            reach(len(acknowledged) + 20)
+        finally:
+            ended.set()
+            worker.join(60)
+        database.close()
+        assert "the database is away" in (tmp_path / "s1.log").read_text()
+        assert "the database is back" in (tmp_path / "s1.log").read_text()
+        for restart in (False, True):
+            if restart:
+                cluster.kill("s1")
+                cluster.start("s1")
+            again = DB(cluster.open())
+            with again.transaction() as connection:
+                assert set(acknowledged) <= set(connection.root().values())
+            again.close()
+
+
+PLAN_ROWS = 3000
+
+
+def test_plans_of_mariadb_walk_an_index_whatever_it_believes() -> None:
+    server = MariaDB.shared()
+    database = server.new_database()
+    backend = opened(server, database)
+    backend.apply([commit(Tid(n << 32), write(n, b"x"), np=1) for n in range(1, PLAN_ROWS)], 0)
+    for statement, arguments in (
+        (MYSQL.load, (0, 7, 2**62)),
+        (MYSQL.current, (0, 7)),
+        (MYSQL.piece, (0, 7, 7 << 32, 0, 0)),
+        (MYSQL.trans, (0, 7 << 32)),
+        (MYSQL.revisions, (0, 7 << 32)),
+    ):
+        rows = server.execute(
+            f"EXPLAIN {statement.text}".replace('"partition"', "`partition`").replace('"user"', "`user`"),
+            database,
+            tuple(arguments[at] for at in statement.order),
+        )
+        assert all(row[3] != "ALL" for row in rows), rows
+        assert all(int(row[8] or 0) <= 10 for row in rows if row[3] == "ref"), rows
+    backend.close()
+    server.give_back(database)
+
+
+def test_plans_of_postgresql_walk_an_index_whatever_it_believes() -> None:
+    server = PostgreSQL.shared()
+    database = server.new_database()
+    backend = opened(server, database)
+    backend.apply([commit(Tid(n << 32), write(n, b"x"), np=1) for n in range(1, PLAN_ROWS)], 0)
+    db = backend.database()
+    with db.snapshot("plans"):
+        for text in (
+            "EXECUTE neo_load (0, 7, 4611686018427387904)",
+            "EXECUTE neo_current (0, 7)",
+            "EXECUTE neo_trans (0, 30064771072)",
+            "EXECUTE neo_revisions (0, 30064771072)",
+        ):
+            plan = "\n".join(row[0] for row in db.execute(f"EXPLAIN {text}").fetchall())  # type: ignore[attr-defined]
+            assert "Seq Scan" not in plan, plan
+            assert "Sort" not in plan, plan
+            assert "Index" in plan, plan
+    db.close()
+    assert backend.current(P0, Oid(PLAN_ROWS + 1)) == NO_TID
+    backend.close()
+    server.give_back(database)
