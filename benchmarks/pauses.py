@@ -7,12 +7,15 @@ time between two commits of one writer around an event:
     storage back    it is started again, until it has everything
     primary killed  kill -9 of the primary, with three masters
     primary back    that master is started again
+    storage hangs   SIGSTOP of a storage, for longer than anybody waits for it
+    primary hangs   the same of the primary
     power on        all is killed; from the start of all daemons to the first commit, with so many objects
 Each figure is median and worst of the runs.
 """
 
 import argparse
 import contextlib
+import signal
 import statistics
 import sys
 import tempfile
@@ -38,6 +41,7 @@ from support.raw_client import Gone, RawConnection
 WRITERS = 4
 SETTLE_S = 3.0
 AFTER_S = 6.0
+HANG_S = 20.0
 OBJECT_BYTES = 100
 DEADLINE_S = 120.0
 
@@ -147,6 +151,9 @@ def failures(directory: Path, figures: Figures, runs: int) -> None:
             number = node_text(ask(cluster, AskCluster()).primary).lower()
             _measure(figures, "primary killed", writers, lambda name=number: _kill(cluster, name))
             _measure(figures, "primary back", writers, lambda name=number: _back(cluster, name))
+            _measure(figures, "storage hangs", writers, lambda name=victim: _hang(cluster, name))
+            number = node_text(ask(cluster, AskCluster()).primary).lower()
+            _measure(figures, "primary hangs", writers, lambda name=number: _hang(cluster, name))
         for writer in writers:
             writer.stop()
         commits = sum(len(writer.commits) for writer in writers)
@@ -168,6 +175,14 @@ def _kill(cluster: Cluster, name: str) -> None:
 def _back(cluster: Cluster, name: str) -> None:
     cluster.start(name)
     cluster.wait_listening(name)
+    wait_well(cluster, 2)
+    time.sleep(SETTLE_S)
+
+
+def _hang(cluster: Cluster, name: str) -> None:
+    cluster.signal(name, signal.SIGSTOP)
+    time.sleep(HANG_S)
+    cluster.signal(name, signal.SIGCONT)
     wait_well(cluster, 2)
     time.sleep(SETTLE_S)
 
@@ -202,12 +217,14 @@ def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--objects", type=int, default=1_000_000, help="for `power on`; 0 leaves it out")
+    parser.add_argument("--objects", type=int, default=1_000_000, help="for `power on`")
+    parser.add_argument("--only", choices=("failures", "power"))
     options = parser.parse_args()
     figures = Figures()
     with tempfile.TemporaryDirectory(prefix="neo-pauses-") as path:
-        failures(Path(path) / "failures", figures, options.runs)
-        if options.objects:
+        if options.only != "power":
+            failures(Path(path) / "failures", figures, options.runs)
+        if options.only != "failures":
             power_on(Path(path) / "power", figures, options.runs, options.objects)
     print(figures.table())
 
