@@ -28,7 +28,8 @@ def test_no_node_suffers_two_faults_at_once(shape: Shape) -> None:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_every_kind_of_fault_happens_and_ends(shape: Shape) -> None:
     faults = [fault for seed in range(200) for fault in schedule(shape, seed, 30, ("c1", "c2"))]
-    assert {fault.kind for fault in faults} == set(KINDS)
+    never = {"drain"} if shape.storages == shape.replicas + 1 else set()
+    assert {fault.kind for fault in faults} == set(KINDS) - never
     assert all(0 < fault.at < 30 and fault.at + fault.seconds <= 30.2 + 0.001 for fault in faults)
     some = schedule(shape, 7, 30, ("c1",), ("kill", "pause"))
     assert {fault.kind for fault in some} == {"kill", "pause"}

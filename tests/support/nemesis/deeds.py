@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable
 
+from neo_common.wire.schema import ChangeKind
 from support.nemesis.ensemble import Ensemble
 from support.nemesis.schedule import Fault
 
@@ -26,6 +27,8 @@ class Deeds:
         self._stopped: set[str] = set()
         self.cuts: list[tuple[float, float]] = []
         """Spans in which everything was killed at once."""
+        self.drained: set[str] = set()
+        """Storages that are to have cells again, and no primary has heard it yet."""
 
     def begin(self, fault: Fault) -> None:
         """Do it."""
@@ -69,6 +72,11 @@ class Deeds:
             case "clock":
                 sign = random.Random(f"{fault}").choice((-1, 1))
                 cluster.set_clock(targets[0], sign * CLOCK_STEP_S)
+            case "drain":
+                cluster.order(ChangeKind.DRAIN, targets[0])
+                self.drained.add(targets[0])
+            case "tweak":
+                cluster.order(ChangeKind.TWEAK)
             case "kill-client":
                 end_client(self._clients[targets[0]])
             case "pause-client":
@@ -101,10 +109,19 @@ class Deeds:
                 self._restart_client(targets[0])
             case "pause-client":
                 self._clients[targets[0]].send_signal(signal.SIGCONT)
-            case "reset":
-                pass
+            case "drain":
+                if cluster.order(ChangeKind.ADD, targets[0]):
+                    self.drained.discard(targets[0])
+            case "reset" | "tweak":
+                pass  # over at once
             case _:
                 raise ValueError(fault.kind)
+
+    def keep_drained(self) -> None:
+        """Give the orders that nobody could take when they were due."""
+        for name in sorted(self.drained):
+            if self._cluster.order(ChangeKind.ADD, name):
+                self.drained.discard(name)
 
 
 def end_client(client: "subprocess.Popen[bytes]") -> None:

@@ -13,12 +13,14 @@ import yaml
 from neo_admin.ports import free_ports
 from neo_common.ids import MAX_TID, Epoch, Partition, Tid
 from neo_common.model.partition_table import EMPTY, PartitionTable
-from neo_common.states import CellState, ClusterState, NodeState, Role, role_of
+from neo_common.states import CellState, ClusterState, NodeState, Role, node_id, role_of
 from neo_common.wire.schema import (
+    AskChange,
     AskCluster,
     AskNodes,
     AskTable,
     AskTransactions,
+    ChangeKind,
     Error,
     NodeInfo,
 )
@@ -126,6 +128,17 @@ class Ensemble(Cluster):
             except (Gone, OSError, AssertionError) as error:
                 reason = error
         raise Gone(reason)
+
+    def order(self, kind: ChangeKind, name: str = "") -> bool:
+        """Be an operator who wants cells elsewhere; return whether a primary has taken the order."""
+        for master in self.masters:
+            with (
+                contextlib.suppress(Gone, OSError, AssertionError),
+                contextlib.closing(RawConnection(self.direct[master], role=Role.ADMIN, deadline_s=2)) as link,
+            ):
+                nodes = (node_id(Role.STORAGE, int(name[1:])),) if name else ()
+                return not isinstance(link.ask(AskChange(kind, nodes, 0, False, "nemesis"), 10), Error)
+        return False
 
     def trouble(self) -> str:
         """Return what is not well; empty when everybody is there and all cells are up to date."""

@@ -102,7 +102,7 @@ class Run:
                 deeds = Deeds(cluster, self._clients, self._start_client)
                 before = cluster.resources()
                 self._suffer(deeds)
-                self._heal()
+                self._heal(deeds)
                 self._stop_clients()
             finally:
                 for client in self._clients.values():
@@ -161,9 +161,10 @@ class Run:
     def _cluster_is_alive(self) -> None:
         self._cluster.check_alive()
 
-    def _heal(self) -> None:
+    def _heal(self, deeds: Deeds) -> None:
         """Nothing is disturbed any more: soon all must be well, and everybody at work."""
         began = time.monotonic()
+        deeds.keep_drained()
         trouble = self._cluster.trouble()
         while trouble:
             self._cluster_is_alive()
@@ -171,6 +172,7 @@ class Run:
                 self.report.wrong.append(f"not well {HEAL_S:g} s after the last fault: {trouble}")
                 return
             time.sleep(0.1)
+            deeds.keep_drained()
             trouble = self._cluster.trouble()
         self.report.healed_s = time.monotonic() - began
         time.sleep(TRAFFIC_AFTER_S)  # some traffic on a cluster that is well

@@ -48,6 +48,8 @@ WEIGHTS: Final = {
     "power": 2,  # the same, and what was not flushed is lost
     "full": 1,  # a disk
     "clock": 2,  # of one node, an hour
+    "drain": 2,  # not a fault, but an operator at a bad time: a storage is drained, and added again
+    "tweak": 1,  # the same: cells and leads are to be made even
     "kill-client": 2,
     "pause-client": 1,
 }
@@ -93,6 +95,10 @@ def _targets(kind: str, shape: Shape, clients: Sequence[str], rng: random.Random
             return rng.sample(names, len(names))
         case "full":
             return [rng.choice([n for n in names if n.startswith("s")])]
+        case "drain":
+            return [f"s{rng.randint(1, shape.storages)}"] if shape.storages > shape.replicas + 1 else []
+        case "tweak":
+            return [f"s{rng.randint(1, shape.storages)}"]  # any: it is only that nothing else happens to it
         case "kill-client" | "pause-client":
             return [rng.choice(clients)] if clients else []
         case "cut" | "half" | "reset" | "slow":
