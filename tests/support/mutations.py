@@ -1,16 +1,18 @@
-"""Planted bugs: every rule that the model can switch off, switched off in the real cores.
+"""Planted bugs: every rule that the model can switch off, and some younger ones, switched off in the real cores.
 
 A plant changes one small method of one core, right after the core was made; the rest is real. `MUTATIONS` names what is
-broken, where it shows, and the faults that are likely to show it. The names are the model's.
+broken, where it shows, and the faults that are likely to show it. Names are the model's where it has the rule.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 from neo_client.core.client import ClientCore
 from neo_client.core.events import AbortDone, CacheCut, FinishDone, Invalidated, VoteDone
+from neo_client.core.tpc import Phase, Waiting
 from neo_common.core import Send, Tick
 from neo_common.ids import NO_TID, NodeId, Oid, Tid
 from neo_common.model.partition_table import Cell, PartitionTable
@@ -21,6 +23,7 @@ from neo_common.wire.schema import (
     Contended,
     Fwd,
     Gone,
+    Leave,
     LockMode,
     Mode,
     Pull,
@@ -58,7 +61,7 @@ class Mutation(NamedTuple):
     first_run: int = 0
     """Where the search begins: it was noticed there."""
     is_rare: bool = False
-    """Shown only by long runs, or never yet: searched for by the soak tests only."""
+    """Shown only by long runs, or never yet: those are soak tests, and `test_rules.py` shows the rule itself."""
 
 
 def instead(name: str, function: Callable[..., Any], part: str = "") -> Plant:
@@ -131,6 +134,18 @@ def _say_unvote_once(core: ClientCore) -> None:
 
     core._repeat_unvotes = repeat  # type: ignore[method-assign]
     core._unvote = once  # type: ignore[method-assign]
+
+
+def _keep_name(core: ClientCore, original: object, tx: Any) -> None:
+    tx.begin_anew(tx.ttid)
+
+
+def _anew_whatever(core: ClientCore, original: Callable[..., None], tx: Any, fate: object, is_new: bool) -> None:
+    is_early = tx.waiting is Waiting.VOTE and tx.phase is not Phase.COMMITTED
+    if is_early and tx.ttid.session != core.session:
+        core._begin_anew(tx)
+    else:
+        original(tx, fate, is_new)
 
 
 # ---------------------------------------------------------------------------------------------- copies
@@ -330,6 +345,10 @@ def _any_attempt(core: MasterCore, original: object, table: PartitionTable, vote
     return bool(parts) and all((n, p) in have for p in parts for n in table.readable(p))
 
 
+def _ignore_leave(core: MasterCore) -> None:
+    core.notified[Leave] = lambda client, packet: None
+
+
 def _may_demote_last(core: MasterCore, original: object, row: Any, state: CellState) -> bool:
     return state in (CellState.JOINING, CellState.UP_TO_DATE, CellState.FEEDING)
 
@@ -363,6 +382,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         kinds=("power", "crash", "count"),
         plan=((Contended, "blackout"),),
         first_run=1975,
+        is_rare=True,
     ),
     "pt_before_durable": Mutation(
         "a lead goes on without a cell before the table is durable",
@@ -739,6 +759,46 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         plan=((VoteDone, "orphan"),),
         first_run=48,
     ),
+    "fate_unsought": Mutation(
+        "a client is told ABORTED of what nobody remembers, without asking history",
+        ("read_0rep", "pair_1rep", "one_1rep"),
+        master=always("is_doubtful", False),
+        plan=((FinishDone, "desert"), (VoteDone, "orphan")),
+        is_rare=True,
+    ),
+    "leave_ignored": Mutation(
+        "the session of a client that leaves is not given up at once",
+        ("pair_0rep",),
+        master=_ignore_leave,
+        is_rare=True,
+    ),
+    "name_kept": Mutation(
+        "a transaction keeps its ttid although its session was given up",
+        ("pair_0rep", "abort_C", "pair_1rep"),
+        client=instead("_begin_anew", _keep_name),
+        kinds=("pause", "cut"),
+        is_rare=True,
+    ),
+    "anew_too_early": Mutation(
+        "a transaction is voted under a new ttid although it was committed under the old one",
+        ("pair_0rep", "abort_C", "pair_1rep"),
+        client=instead("_take_fate", _anew_whatever),
+        kinds=("pause", "cut", "power"),
+        is_rare=True,
+    ),
+    "welcome_too_early": Mutation(
+        "a client is welcomed although what it had under way is not durably aborted",
+        ("pair_1rep", "abort_C", "pair_0rep"),
+        master=always("must_wait", False),
+        kinds=("pause", "cut", "split"),
+        is_rare=True,
+    ),
+    "no_patience": Mutation(
+        "a vote reports at once a cell that was never connected",
+        ("one_1rep", "chain"),
+        storage=always("is_expected", False, "votes"),
+        is_rare=True,
+    ),
 }
 
 
@@ -747,3 +807,28 @@ def plant(mutation: Mutation, core: object, role: Role) -> None:
     chosen = {Role.MASTER: mutation.master, Role.STORAGE: mutation.storage, Role.CLIENT: mutation.client}[role]
     if chosen is not None:
         chosen(core)
+
+
+@contextmanager
+def planted(mutation: Mutation) -> Iterator[None]:
+    """Break every core of those roles that is made meanwhile, wherever it is made."""
+    chosen = ((MasterCore, mutation.master), (StorageCore, mutation.storage), (ClientCore, mutation.client))
+    whole = [(cls, cls.__init__) for cls, _ in chosen]
+    for cls, broken in chosen:
+        if broken is not None:
+            _break_all(cls, broken)
+    try:
+        yield
+    finally:
+        for cls, init in whole:
+            cls.__init__ = init  # type: ignore[method-assign]
+
+
+def _break_all(cls: Any, broken: Plant) -> None:
+    init = cls.__init__
+
+    def make(core: object, *args: object, **kwargs: object) -> None:
+        init(core, *args, **kwargs)
+        broken(core)
+
+    cls.__init__ = make

@@ -291,11 +291,11 @@ def test_fully_voted_without_client_waits_for_the_grace_then_is_committed_above_
 
 def test_doubts_are_committed_in_the_order_of_their_floors() -> None:
     r = restarted()
-    voted_everywhere(r, T1, floor=930)
-    voted_everywhere(r, X1, floor=910)
+    for ttid, floor in ((T1, 920), (T2, 930), (T3, 910), (X1, 915)):
+        voted_everywhere(r, ttid, floor=floor)
     r.dial(S1, S2)
     r.tick(4.0)
-    assert decided(r) == {X1: (1, 1000), T1: (1, 1001)}
+    assert decided(r) == {T3: (1, 1000), X1: (1, 1001), T1: (1, 1002), T2: (1, 1003)}
 
 
 def test_not_fully_voted_is_aborted() -> None:

@@ -24,6 +24,7 @@ from neo_storage.core.settings import StorageSettings
 from support.histories import HISTORY, fill, is_same, transaction
 from support.storage_rig import (
     E1,
+    E3,
     M1,
     META,
     P0,
@@ -138,6 +139,23 @@ def test_what_another_reign_has_decided_otherwise_is_replaced() -> None:
     outside = relay(rigs, rigs[S2].set_table(JOIN, last=40), S2) + relay(rigs, rigs[S1].set_table(JOIN, last=40), S1)
     outside += converse(rigs)
     assert only(outside, Ready).partition == P0
+    assert is_same(rigs)
+
+
+def test_what_was_equal_in_one_reign_is_compared_again_in_the_next() -> None:
+    """A recovery may have decided otherwise about what was equal."""
+    rigs = pair(HISTORY, HISTORY)
+    catch_up(rigs)
+    other = Rig(S1)
+    fill(other, [t if t.tid < 38 else transaction(t.tid, 2, 4, value=b"other") for t in HISTORY])
+    rigs[S1] = other
+    rigs[S2].lose(S1)
+    for rig in rigs.values():
+        rig.fence(E3)
+        rig.start(table(*OUT.rows, epoch=E3), epoch=E3)
+        rig.settle()
+    other.connect(S2)
+    converse(rigs, rigs[S2].connect(S1), S2)
     assert is_same(rigs)
 
 

@@ -361,6 +361,17 @@ def test_lead_syncs_and_awaits_a_cell_that_joins() -> None:
     assert of(rig.flush(), Voted) == []
 
 
+def test_lead_does_not_take_up_a_join_that_a_break_has_ended() -> None:
+    """What it sent before the break is lost, and Sync alone would make the cell believe that it has everything."""
+    rig = Rig().serve(OUT, S2)
+    rig.set_table(JOINS, last=T2)
+    rig.receive(C1, vote(write(0)))
+    assert only(rig.lose(S2), FwdFail, M1) == FwdFail(JOINS.version, S2)
+    assert of(rig.connect(S2), Sync) == []
+    again = rig.set_table(table(*OUT.rows, ptid=3)) + rig.set_table(table(*JOINS.rows, ptid=4), last=T2)
+    assert [r.ttid for r in only(again, Sync, S2).records] == [ttid()]
+
+
 def test_lead_that_cannot_reach_a_cell_that_joins_says_so() -> None:
     rig = Rig().serve(OUT)
     assert only(rig.set_table(JOINS, last=T2), FwdFail, M1) == FwdFail(JOINS.version, S2)
