@@ -1,5 +1,7 @@
 """Partition tables: leads lost and won, cells that agree, cells that join."""
 
+import pytest
+
 from neo_common.ids import NO_TID, Ptid, Tid
 from neo_common.model.partition_table import PartitionTable, difference
 from neo_common.wire.schema import (
@@ -24,6 +26,7 @@ from neo_common.wire.schema import (
     SyncOk,
     Voted,
     VoteId,
+    Write,
 )
 from support.storage_rig import (
     C1,
@@ -161,6 +164,27 @@ def forwarded(counter: int = 1, attempt: int = 1, mode: Mode = Mode.C, known: in
     """A vote as S1 passes it on."""
     lead = Rig().serve(PAIR, S2)
     return only(lead.receive(C1, vote(write(0), counter=counter, attempt=attempt, mode=mode, known=known)), Fwd)
+
+
+@pytest.mark.parametrize(
+    ("writes", "reads", "kept"),
+    [
+        ((write(0),), (), {2}),  # the same object, from the same revision
+        ((write(2),), ((0, 0),), {2}),  # checked to be at the revision from which the other one writes
+        ((write(2),), (), {1, 2}),
+    ],
+)
+def test_cell_forgets_a_vote_whose_locks_the_lead_gives_to_another(
+    writes: tuple[Write, ...], reads: tuple[tuple[int, int], ...], kept: set[int]
+) -> None:
+    """The lead has aborted the first one; this cell has not heard, and may be the only one that recovery finds."""
+    rig = with_vote()
+    lead = Rig().serve(PAIR, S2)
+    rig.receive(S1, only(lead.receive(C2, vote(*writes, reads=reads, counter=2)), Fwd))
+    assert {t.counter for t in rig.core.image.voted} == kept
+    assert only(rig.flush(), FwdOk, S1).ttid.counter == 2
+    rig.crash()
+    assert {t.counter for t in rig.core.image.voted} == kept
 
 
 def test_sync_drops_what_it_does_not_list() -> None:

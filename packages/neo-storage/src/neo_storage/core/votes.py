@@ -319,10 +319,28 @@ class Votes:
         if not ground.image.tentative.complete(record, 0).whole:
             self._ahead.gap(peer, ttid)
             return False
+        self.drop_rivals(record)
         ground.write(LogVote(record))
         if decision is not None:  # a cell that joins may hear the decision first
             ground.write(LogCommit(*decision, NO_TID))
         return True
+
+    def drop_rivals(self, record: Record) -> None:
+        """Forget the records that want, from the same revision, what the lead has now given to *record*.
+
+        The lead has freed their locks, so they were withdrawn or aborted. This cell may not have heard of that, and
+        will not if it is the only one left after a loss: recovery would then commit both.
+        """
+        image, wanted = self._ground.image, {(w.oid, w.base) for w in record.writes}
+        wanted.update((r.oid, r.serial) for r in record.reads)
+        rivals = {
+            ttid: voted.record.attempt
+            for oid, base in wanted
+            for ttid, voted in image.writers.get(oid, {}).items()
+            if ttid != record.ttid and any((w.oid, w.base) == (oid, base) for w in voted.record.writes)
+        }
+        for ttid, attempt in sorted(rivals.items()):
+            self._ground.write(LogUnvote(ttid, attempt, record.partition))
 
     def is_superseded(self, ttid: Ttid, attempt: int) -> bool:
         """Return whether a Fwd or Sync of that attempt was overtaken by its end."""
