@@ -437,7 +437,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         "a new lead starts with an empty lock table",
         ("one_1rep", "pair_1rep", "pair_0rep"),
         storage=instead("rebuild", _drop_locks_only, "locks"),
-        first_run=15,
+        first_run=389,
     ),
     "reads_unlocked": Mutation(
         "readCurrent is checked, not locked",
@@ -573,7 +573,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         master=always("tail_for", ()),
         kinds=("power",),
         plan=((FinishDone, "blackout"),),
-        first_run=96,
+        first_run=369,
     ),
     "recovery_unordered": Mutation(
         "recovery orders what is in doubt at will",

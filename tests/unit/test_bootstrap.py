@@ -110,18 +110,28 @@ def test_what_an_operator_must_mend_is_asked_slowly() -> None:
     assert bootstrap.next().not_before >= T0 + DELAY_MAX_S / 2
 
 
-def test_lost_primary_is_tried_first_and_at_once() -> None:
+def test_lost_primary_is_tried_last_and_the_others_at_once() -> None:
+    """It may hang: dialling it would take as long as noticing that did."""
     bootstrap = search()
     fail_round(bootstrap, 7, T0)
     primary = bootstrap.next().address
     bootstrap.connected(primary, Seconds(200))
     bootstrap.lost("cut", Seconds(300))
     assert not bootstrap.is_connected
-    assert bootstrap.next() == Attempt(primary, Seconds(300.0))
+    assert bootstrap.next().not_before == Seconds(300.0)
     tried = fail_round(bootstrap, 3, 300)
-    assert tried[0] == primary
+    assert tried[-1] == primary
     assert sorted(tried) == [A, B, C]
     assert bootstrap.next().not_before - 300 <= DELAY_MIN_S
+
+
+def test_lost_primary_that_is_well_is_found_by_the_first_word_of_another() -> None:
+    bootstrap = search()
+    primary = bootstrap.next().address
+    bootstrap.connected(primary, Seconds(200))
+    bootstrap.lost("cut", Seconds(300))
+    bootstrap.refused(bootstrap.next().address, RefusalCode.NOT_PRIMARY, "not me", primary, Seconds(300))
+    assert bootstrap.next() == Attempt(primary, Seconds(300.0))
 
 
 def test_a_connection_that_does_not_last_is_no_success() -> None:

@@ -116,7 +116,10 @@ class Bootstrap:
         self._hopeless = False
 
     def lost(self, reason: str, now: Seconds) -> None:
-        """The connection to the primary is gone: try it again first, then the others."""
+        """The connection to the primary is gone: try the others first.
+
+        It may hang, or be cut off: then dialling it again takes as long as noticing did. If it is well, they name it.
+        """
         assert self._connected_at is not None, "it was connected"
         # A connection that did not last is no success: the delay goes on growing.
         if now - self._connected_at >= DELAY_MAX_S:
@@ -127,6 +130,7 @@ class Bootstrap:
         self._connected_at = None
         self._note(self._primary, f"lost: {reason}")
         self._begin_round()
+        self._round.rotate(-1)
 
     # ------------------------------------------------------------------------------------------ parts
 
