@@ -85,10 +85,13 @@ def test_name_of_the_other_role(cluster: Cluster) -> None:
 
 
 def test_port_in_use(cluster: Cluster, tmp_path: Path) -> None:
-    status, said = run("neomaster", cluster.config, "m1")
+    config = changed(cluster, tmp_path / "port.yaml", directory=str(tmp_path / "other"))
+    tree = yaml.safe_load(config.read_text())
+    tree["masters"]["m1"]["directory"] = str(tmp_path / "other-master")
+    config.write_text(yaml.safe_dump(tree))
+    status, said = run("neomaster", config, "m1")
     assert status == 2
     assert cluster.addresses["m1"] in said
-    config = changed(cluster, tmp_path / "port.yaml", directory=str(tmp_path / "other"))
     status, said = run("neostorage", config, "s1")
     assert status == 2
     assert cluster.addresses["s1"] in said

@@ -15,14 +15,18 @@ from neo_storage.core.log_records import (
     LogCollect,
     LogCommit,
     LogCopy,
+    LogCopyPiece,
     LogEpoch,
     LogIdentity,
+    LogLeftOut,
     LogPack,
     LogPiece,
+    LogReached,
     LogRecord,
     LogSeal,
     LogStored,
     LogTable,
+    LogTruncate,
     LogUnvote,
     LogVote,
 )
@@ -56,6 +60,10 @@ def record(number: int, size: int = 0) -> LogRecord:
         lambda: LogCopy(p, (), (Decision(ttid, 1, tid, ()),)),
         lambda: LogPack(number, tid),
         lambda: LogCollect(tid, (Oid(1), Oid(2))),
+        lambda: LogLeftOut(),
+        lambda: LogCopyPiece(p, Oid(number), tid, 0, bytes([number % 256]) * size),
+        lambda: LogReached(p, tid, Oid(number)),
+        lambda: LogTruncate(whole(table), tid),
     )
     return kinds[number % len(kinds)]()
 

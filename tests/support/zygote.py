@@ -155,6 +155,7 @@ def _serve() -> None:
                     sys.stderr.flush()
                     os._exit(status)
             living.add(pid)
+            ended.pop(pid, None)  # numbers come again
             answer = {"pid": pid}
         elif "poll" in request:
             pid = request["poll"]

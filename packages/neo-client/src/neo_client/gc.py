@@ -10,18 +10,22 @@ Memory: three bits per oid that exists, in blocks of 64 Ki oids.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from time import monotonic
 from typing import Final
 
 from ZODB.POSException import POSKeyError
 from ZODB.utils import u64
 
 from neo_client import scanning
+from neo_client.errors import ClusterUnavailable
 from neo_client.reading import Reader
 from neo_common.ids import Oid, Tid
 from neo_common.wire.schema import AnswerCollect, AskCollect
 
 COLLECT_BATCH: Final = 10_000
 LOAD_BATCH: Final = 500
+RETRY_MIN_S: Final = 0.05
+RETRY_MAX_S: Final = 1.0
 _BLOCK: Final = 16
 _MASK: Final = (1 << _BLOCK) - 1
 ROOT: Final = Oid(0)
@@ -164,6 +168,16 @@ def collect(reader: Reader, tid: Tid, references: References) -> int:
 
 
 def _remove(reader: Reader, tid: Tid, oids: list[Oid]) -> int:
-    answer = reader.shell.ask_primary(AskCollect(tid, tuple(oids)))
-    assert isinstance(answer, AnswerCollect)
-    return answer.removed
+    shell = reader.shell
+    deadline, delay_s = monotonic() + shell.options.wait_timeout_s, RETRY_MIN_S
+    while True:
+        try:
+            answer = shell.ask_primary(AskCollect(tid, tuple(oids)))
+        except ClusterUnavailable:  # a storage was lost meanwhile: to remove what is removed already does nothing
+            if monotonic() + delay_s >= deadline:
+                raise
+            shell.sleep(delay_s)
+            delay_s = min(2 * delay_s, RETRY_MAX_S)
+            continue
+        assert isinstance(answer, AnswerCollect)
+        return answer.removed
