@@ -493,8 +493,6 @@ class MasterBase(ABC):
         """Starts that wait until a majority holds the table."""
         self.patience_until: Seconds | None = None
         """Until when recovery waits for storages that it could do without."""
-        self.forced: Version | None = None
-        """The table that an operator has chosen."""
         self.fence_sent: dict[NodeId, Epoch] = {}
         """The last Fence sent to each storage over its connection."""
         self.was_fenced: dict[NodeId, Epoch] = {}

@@ -130,13 +130,11 @@ class Recovery(MasterBase):
         return NO_ID
 
     def newest_table(self) -> PartitionTable:
-        """Return the table with the highest version that was found, or that an operator has chosen; EMPTY if none.
+        """Return the table with the highest version that was found; EMPTY if none.
 
         What masters hold counts only with a majority of them: a lone one may hold what was never begun.
         """
         best = EMPTY
-        if self.forced is not None:
-            return next((t for t in self.found_tables() if t.version == self.forced), EMPTY)
         register = self.newest_register()
         if register.table.partitions and self.is_heard_by_majority():
             best = register.table.apply(EMPTY)
@@ -145,13 +143,6 @@ class Recovery(MasterBase):
             if update.partitions and update.version > best.version:
                 best = update.apply(EMPTY)
         return best
-
-    def found_tables(self) -> list[PartitionTable]:
-        """Return every partition table that storages and masters have, newest first."""
-        updates = [self.replies[n].table for n in sorted(self.replies)]
-        updates += [self.promises[m].register.table for m in sorted(self.promises)]
-        tables = {u.version: u.apply(EMPTY) for u in updates if u.partitions}
-        return [tables[v] for v in sorted(tables, reverse=True)]
 
     def is_heard_by_majority(self) -> bool:
         """Whether a majority of the voters of the newest register that they tell has promised to hear this epoch."""
@@ -218,7 +209,7 @@ class Recovery(MasterBase):
         if missing and self.can_do_without(table) and self.patience_until is not None:
             text = f"waits for storages {self.texts(missing)}, for a while: it can do without"
             self.set_state(ClusterState.RECOVERING, text)
-        elif missing and self.forced is None:
+        elif missing:
             self.set_state(
                 ClusterState.RECOVERING,
                 f"waits for storages {self.texts(missing)}: readable in table {table.version}",
@@ -299,7 +290,7 @@ class Recovery(MasterBase):
             self.explain()
             return
         missing = self.missing(table)
-        if missing and self.forced is None and self.is_patient(table):
+        if missing and self.is_patient(table):
             self.grace_until = None
             self.explain()
             return
@@ -508,8 +499,8 @@ class Recovery(MasterBase):
         self.explain()
 
     def may_start_at_once(self, table: PartitionTable, former: PartitionTable) -> bool:
-        """Whether storages may hear of the table before the masters: nobody is left out, or an operator wants it."""
-        return self.forced is not None or former.readable_nodes() <= table.readable_nodes()
+        """Whether storages may hear of the table before the masters: nobody is left out."""
+        return former.readable_nodes() <= table.readable_nodes()
 
     def send_starts(self) -> None:
         """Begin the reign at the storages."""
@@ -551,7 +542,7 @@ class Recovery(MasterBase):
         if self.start_need != set() or self.is_running or self.state is ClusterState.STOPPING:
             self.explain()
             return
-        if not self.is_covered() and self.forced is None:
+        if not self.is_covered():
             self.set_state(ClusterState.VERIFYING, "waits for masters: a majority must hold the partition table")
             return
         self.is_running = self.is_failover = True
@@ -591,11 +582,11 @@ class Recovery(MasterBase):
         """
         self.log(WARNING, f"recovery begins again: {reason}")
         hellos, nodes, founding, count = self.hellos, self.nodes, self.founding, self.client_count
-        state, told, forced, cut_to = self.state, self.told_state, self.forced, self.cut_to
+        state, told, cut_to = self.state, self.told_state, self.cut_to
         self.seen_epoch = max(self.seen_epoch, self.epoch)
         self.forget_reign()
         self.hellos, self.nodes, self.founding, self.client_count = hellos, nodes, founding, count
-        self.state, self.told_state, self.forced, self.cut_to = state, told, forced, cut_to
+        self.state, self.told_state, self.cut_to = state, told, cut_to
         self.raise_epoch()
         self.tell_masters()
         self.set_state(ClusterState.RECOVERING, reason)
