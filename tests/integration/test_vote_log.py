@@ -145,7 +145,7 @@ def test_segment_of_another_version_is_refused(
     with monkeypatch.context() as patch:
         patch.setattr(log_format, "MAGIC", b"NEOLOG\x00\x09")
         new_log(files).close()
-    with pytest.raises(DataCorrupted, match="another version"):
+    with pytest.raises(BackendError, match="has format 9, this program reads 1: install"):
         open_log(files, SEGMENT)
 
 

@@ -8,11 +8,13 @@ from typing import NamedTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neo_common.errors import BackendError
 from neo_common.ids import NO_TID, Oid, Partition, Session, Tid, Ttid
 from neo_common.wire.schema import Ceilings, Metadata, Mode, Record
 from neo_storage.core.image import Image, apply, replay
 from neo_storage.core.log_format import (
     HEADER_BYTES,
+    MAGIC,
     Header,
     decode_header,
     encode_header,
@@ -162,7 +164,10 @@ def test_any_flipped_bit_ends_the_log_before_it(segment: Segment, data: st.DataO
 def test_any_flipped_bit_of_a_header_is_noticed(segment: Segment, bit: int) -> None:
     damaged = bytearray(segment.data)
     damaged[bit // 8] ^= 1 << bit % 8
-    assert decode_header(bytes(damaged)) is None
+    try:
+        assert decode_header(bytes(damaged)) is None
+    except BackendError:
+        assert bit // 8 == len(MAGIC) - 1, "it is taken for one of another version"
 
 
 @given(st.binary(max_size=2 * HEADER_BYTES))

@@ -9,6 +9,7 @@ import ctypes
 import itertools
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -95,14 +96,30 @@ class Server:
         """Return the `database` section of a storage for it."""
         raise NotImplementedError
 
+    def dump(self, database: str, *, is_schema_only: bool = False) -> str:
+        """Return *database* as the server's own program writes it, without what depends on the server's version."""
+        raise NotImplementedError
+
+    def load(self, database: str, dump: str) -> None:
+        """Put a dump into an empty database."""
+        raise NotImplementedError
+
     # ---- life
 
-    def run(self, command: list[str]) -> None:
-        """Run a program of the server to its end."""
+    def run(self, command: list[str], text: str = "") -> str:
+        """Run a program of the server to its end, with *text* to read; return what it has said."""
         done = subprocess.run(
-            command, cwd=self.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, **self._user
+            command,
+            cwd=self.path,
+            input=text.encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+            **self._user,
         )
-        assert done.returncode == 0, done.stdout.decode(errors="replace")
+        said = done.stdout.decode(errors="replace")
+        assert done.returncode == 0, said
+        return said
 
     def start(self) -> None:
         """Start it; return when it answers."""
@@ -222,6 +239,21 @@ class MariaDB(Server):
         """Return a connection of the administrator."""
         return MySQLdb.connect(unix_socket=self.socket, user="root", database=database, autocommit=True)
 
+    def dump(self, database: str, *, is_schema_only: bool = False) -> str:
+        """Return what mariadb-dump says; its conditional comments are about character sets and other servers."""
+        options = ["--skip-comments", "--hex-blob", "--skip-lock-tables", "--skip-add-locks", "--skip-disable-keys"]
+        options += ["--no-data"] if is_schema_only else ["--skip-extended-insert", "--order-by-primary"]
+        said = self.run(
+            [_program("mariadb-dump"), "--no-defaults", f"--socket={self.socket}", "--user=root", *options, database]
+        )
+        said = re.sub(r"0x([0-9A-F]{2})\1{999,}", lambda m: f"repeat(0x{m[1]}, {len(m[0]) // 2 - 1})", said)
+        lines = said.splitlines()
+        return "".join(f"{line}\n" for line in lines if line and not line.startswith(("/*", "DROP TABLE")))
+
+    def load(self, database: str, dump: str) -> None:
+        """Have the client run it."""
+        self.run([_program("mariadb"), "--no-defaults", f"--socket={self.socket}", "--user=root", database], dump)
+
     def settings(self, database: str) -> dict[str, Any]:
         """Return the `database` section of a storage."""
         return {"type": "mysql", "socket": self.socket, "user": "root", "name": database}
@@ -275,6 +307,25 @@ class PostgreSQL(Server):
     def settings(self, database: str) -> dict[str, Any]:
         """Return the `database` section of a storage."""
         return {"type": "postgresql", "socket": str(self.path), "user": "neo", "name": database}
+
+    def dump(self, database: str, *, is_schema_only: bool = False) -> str:
+        """Return what pg_dump says, without the settings of its session."""
+        options = ["--no-owner", "--no-privileges", "--no-comments", "--schema-only" if is_schema_only else "--inserts"]
+        said = self.run(
+            [_program("pg_dump", *self._FOLDERS), f"--host={self.path}", "--username=neo", *options, database]
+        )
+        said = re.sub(
+            r"'\\x([0-9a-f]{2})\1{999,}'",
+            lambda m: f"decode(repeat('{m[1]}', {len(m[0]) // 2 - 2}), 'hex')",
+            said,
+        )
+        lines = (line for line in said.splitlines() if line and not line.startswith(("--", "SET ", "SELECT ", "\\")))
+        return "".join(f"{line}\n" for line in lines)
+
+    def load(self, database: str, dump: str) -> None:
+        """Have psql run it."""
+        command = [_program("psql", *self._FOLDERS), f"--host={self.path}", "--username=neo", "--quiet"]
+        self.run([*command, "--set=ON_ERROR_STOP=1", f"--dbname={database}"], dump)
 
     def empty(self, database: str) -> None:
         """Remove all that is in it."""

@@ -12,7 +12,7 @@ from neo_common.model.balance import first_table
 from neo_common.model.partition_table import whole
 from neo_common.states import Role, node_id
 from neo_master.core.base import NOTHING_HELD, Kept
-from neo_master.journal import HISTORY_MAX, Journal
+from neo_master.journal import FORMAT, HISTORY_MAX, Journal
 
 MEMORY = bytes(range(16))
 M1 = node_id(Role.MASTER, 1)
@@ -66,6 +66,18 @@ def test_a_record_that_was_being_written_is_dropped(tmp_path: Path, cut: int) ->
     third = Journal(tmp_path)
     assert third.kept == kept(3)
     third.close()
+
+
+def test_a_newer_format_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.write(kept(1))
+    journal.close()
+    newer = bytearray((tmp_path / "journal").read_bytes())
+    newer[7] = FORMAT + 1
+    (tmp_path / "journal").write_bytes(newer)
+    with pytest.raises(BackendError, match=f"has format {FORMAT + 1}, this program reads {FORMAT}: install"):
+        Journal(tmp_path)
+    assert (tmp_path / "journal").read_bytes() == newer
 
 
 @pytest.mark.parametrize("offset", [0, 9, 20, 60])

@@ -17,7 +17,10 @@ from neo_common.runtime.exclusive import ExclusiveLock
 from neo_common.wire.codec import decode, encode
 from neo_master.core.base import Kept
 
-_MAGIC: Final = b"NEO-M\x00\x00\x01"
+FORMAT: Final = 1
+"""Version of the framing and of `Kept`. Who does not know it exactly reads nothing: there is no minimum reader."""
+_NAME: Final = b"NEO-M\x00\x00"
+_MAGIC: Final = _NAME + bytes((FORMAT,))
 _LENGTH: Final = Struct(">II")
 """The length of a record, and its complement: damage of it is not taken for a record that was being written."""
 _HEAD_BYTES: Final = _LENGTH.size + CHECKSUM_BYTES
@@ -31,7 +34,10 @@ class Journal:
     """The journal in one directory, of which it is the only user."""
 
     def __init__(self, directory: Path) -> None:
-        """Open or make it. Raises: DataCorrupted; BackendError when the directory cannot be used."""
+        """Open or make it.
+
+        Raises: DataCorrupted; BackendError when the directory cannot be used, or the journal is a newer NEO's.
+        """
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -135,8 +141,13 @@ def _records(data: bytes, path: Path) -> list[Kept]:
     remedy = "Move it away: the master begins with an empty disk, and counts again once every master was there"
     if not data:
         return []
+    if data.startswith(_NAME) and data[len(_NAME) : len(_MAGIC)] > _MAGIC[-1:]:
+        raise BackendError(
+            f"{path} has format {data[len(_NAME)]}, this program reads {FORMAT}: install the NEO that wrote it, or a"
+            " newer one"
+        )
     if not data.startswith(_MAGIC):
-        raise DataCorrupted(f"{path} is not the journal of a master of this version. {remedy}")
+        raise DataCorrupted(f"{path} is not the journal of a master. {remedy}")
     found: list[Kept] = []
     offset = len(_MAGIC)
     while offset < len(data):

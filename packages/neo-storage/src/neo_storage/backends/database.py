@@ -47,6 +47,9 @@ class Database(Protocol):
     def set_config(self, values: dict[str, int | bytes]) -> None:
         """Write into `config`."""
 
+    def columns(self, table: str) -> set[str]:
+        """Return the names of the columns of *table*; none when there is no such table."""
+
     def transaction(self, doing: str) -> AbstractContextManager[None]:
         """A transaction that writes: committed at the end of the block, rolled back when it raises."""
 

@@ -67,6 +67,9 @@ class Dialect(Protocol):
     def create(self, table: Table) -> list[str]:
         """Return the statements that make *table* and its indexes."""
 
+    def add_column(self, table: Table, column: Column) -> str:
+        """Return the statement that gives *table* one more column, not of MIXED kind, without values."""
+
 
 _PARAMETER = re.compile(r"\?(\d+)")
 

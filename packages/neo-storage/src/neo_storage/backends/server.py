@@ -47,12 +47,16 @@ class ServerDatabase(ABC):
         self._connect = connect
         self.what = what
         self._connection: Any = None
+        self.is_prepared = True
+        """Whether a new connection may prepare statements of the present format."""
         self.owner: bytes | None = None
         """What `config` must have as its owner when this connection writes; None: not asked."""
 
     # ---- for the dialects
 
     driver_error: ClassVar[type[Exception]]
+    schema: ClassVar[str]
+    """SQL for the schema that our tables are in."""
 
     @abstractmethod
     def translate(self, error: Exception, doing: str) -> BackendError:
@@ -216,6 +220,19 @@ class ServerDatabase(ABC):
         rows = [(n, v, None) if isinstance(v, int) else (n, None, v) for n, v in values.items()]
         self.run_many(self.statements.set_config, rows)
 
+    def columns(self, table: str) -> set[str]:
+        """Return the names of the columns of *table*; none when there is no such table."""
+        text = f"""
+SELECT column_name FROM information_schema.columns WHERE table_schema = {self.schema} AND table_name = %s"""
+        return {name for (name,) in self.execute(text, (table,)).fetchall()}
+
+    def prepare(self) -> None:
+        """Prepare statements, if any, for this connection and those that will take its place.
+
+        The tables have the present format now.
+        """
+        self.is_prepared = True
+
 
 class ServerBackend(ABC):
     """`backends.base.Backend` on a server."""
@@ -287,10 +304,12 @@ class ServerBackend(ABC):
 
     def _open(self) -> Kept:
         db = self._writing = self.database()
+        db.is_prepared = False  # its tables may have an older format, or be none yet
         with db.errors("opening"):
             self._take(db)
-            self._prepare(db)
+            self._make_tables(db)
             migrate(db, self.what)
+            db.prepare()
             self._check_privileges(db)
         owner = os.urandom(16)
         with db.transaction("opening"):
@@ -320,7 +339,7 @@ class ServerBackend(ABC):
             pause(0.2)
             waited_s += 0.2
 
-    def _prepare(self, db: ServerDatabase) -> None:
+    def _make_tables(self, db: ServerDatabase) -> None:
         """Make the tables, unless they are there. A process killed within it goes on at the next start."""
         ours = {table.name for table in logical.TABLES}
         there = self.tables(db)
@@ -331,9 +350,11 @@ class ServerBackend(ABC):
             raise BackendError(
                 f"{self.what} has tables that are not NEO's ({', '.join(foreign[:5])}): give it a database of its own"
             )
-        for name in sorted(there - {"config"}):
+        for name in sorted(there):
             if db.one(Statement(f"SELECT 1 FROM {name} LIMIT 1")) is not None:
                 raise DataCorrupted(f"{self.what} has rows in {name}, but no format: it is damaged, or not NEO's")
+        for name in sorted(there):
+            db.execute(f"DROP TABLE {name}")  # whoever was killed within this may have been of an older format
         for table in logical.TABLES:
             for text in self._dialect.create(table):
                 db.execute(text)

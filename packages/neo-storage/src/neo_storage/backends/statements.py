@@ -15,6 +15,7 @@ class Statements:
     """The statements of one dialect."""
 
     def __init__(self, d: Dialect) -> None:
+        self.dialect = d
         s = d.statement
         o, by_tid = d.table("obj", "o", "PRIMARY"), d.table("obj", "o", "obj_tid")
         n = d.table("obj", "n", "PRIMARY")

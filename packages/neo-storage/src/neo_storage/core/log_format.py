@@ -1,7 +1,7 @@
 """How log records stand in the segments of a vote log, and how they are found again. Pure.
 
     segment   HEADER_BYTES of header, then records without gap, then anything: zeros, or what an earlier use left
-    header    magic, number of the segment, position of its first record, salt; XXH3-128 of all that
+    header    magic with the format, number of the segment, position of its first record, salt; XXH3-128 of all that
     record    U32 length of the payload, U64 checksum, U8 code, payload (the record, encoded as packets are)
 
 The checksum, XXH3-64 of code and payload, is seeded with the salt and the position. The salt is new each time a segment
@@ -14,12 +14,14 @@ from typing import Final, NamedTuple
 
 from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
-from neo_common.errors import DataCorrupted, ProtocolError
+from neo_common.errors import BackendError, DataCorrupted, ProtocolError
 from neo_common.wire.codec import decode, encode
 from neo_storage.core.log_records import CODES, LogRecord
 
-MAGIC: Final = b"NEOLOG\x00\x01"
-"""The last byte is the version of this format."""
+FORMAT: Final = 1
+"""Version of the framing and of the records. Who does not know it exactly reads nothing: there is no minimum reader."""
+_NAME: Final = b"NEOLOG\x00"
+MAGIC: Final = _NAME + bytes((FORMAT,))
 HEADER_BYTES: Final = 64
 _HEADER: Final = struct.Struct(">8sQQQ16x16s")
 _SIGNED: Final = HEADER_BYTES - 16
@@ -60,15 +62,19 @@ def encode_header(header: Header) -> bytes:
 def decode_header(data: bytes) -> Header | None:
     """Return the header that *data* begins with; None if that is none: never written, torn, erased.
 
-    Raises: DataCorrupted for a header of another version.
+    Raises: BackendError for a header of another version, whatever checksum that may have: it is not for us to say that
+    its records are not needed.
     """
     if len(data) < HEADER_BYTES:
         return None
     magic, number, first, salt, checksum = _HEADER.unpack_from(data)
-    if xxh3_128_digest(data[:_SIGNED]) != checksum:
+    if magic != MAGIC and magic.startswith(_NAME) and magic[-1]:
+        raise BackendError(
+            f"a segment of the vote log has format {magic[-1]}, this program reads {FORMAT}: install the NEO that wrote"
+            " it, or a newer one"
+        )
+    if magic != MAGIC or xxh3_128_digest(data[:_SIGNED]) != checksum:
         return None
-    if magic != MAGIC:
-        raise DataCorrupted(f"a log segment of another version: {magic!r}, not {MAGIC!r}")
     return Header(number, first, salt)
 
 

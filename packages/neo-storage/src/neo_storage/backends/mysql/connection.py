@@ -49,6 +49,7 @@ class MysqlDatabase(ServerDatabase):
 
     statements = QUERIES
     driver_error = MySQLdb.Error
+    schema = "database()"
 
     def __init__(self, arguments: dict[str, Any], what: str) -> None:
         """*arguments* of MySQLdb.connect."""

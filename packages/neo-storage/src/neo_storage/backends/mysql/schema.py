@@ -3,7 +3,7 @@
 from typing import Final
 
 from neo_storage.backends.dialect import Many, Statement, listed, pyformat, quoted, single_typed
-from neo_storage.backends.logical import Kind, Table
+from neo_storage.backends.logical import Column, Kind, Table
 
 SESSION: Final = {
     "sql_mode": "ANSI_QUOTES,STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO",
@@ -62,6 +62,10 @@ class MysqlDialect:
         lines.append(f"PRIMARY KEY ({listed(table.key)})")
         lines += [f"INDEX {index.name} ({listed(index.columns)})" for index in table.indexes]
         return [f"CREATE TABLE IF NOT EXISTS {table.name} ({', '.join(lines)}) ENGINE=InnoDB ROW_FORMAT=DYNAMIC"]
+
+    def add_column(self, table: Table, column: Column) -> str:
+        """Return the statement that adds *column*."""
+        return f"ALTER TABLE {table.name} ADD COLUMN {quoted(column.name)} {_TYPES[column.kind]}"
 
     def _insert(self, table: Table, tail: str) -> Many:
         columns = single_typed(table)

@@ -89,11 +89,6 @@ class PostgresqlBackend(ServerBackend):
         rows = db.rows(Statement("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"))
         return {name for (name,) in rows}
 
-    def _prepare(self, db: ServerDatabase) -> None:
-        super()._prepare(db)
-        assert isinstance(db, PostgresqlDatabase), "`database` makes no others"
-        db.prepare()
-
     def used_bytes(self, db: ServerDatabase) -> int:
         """Return the size of the database."""
         row = db.one(Statement("SELECT pg_database_size(current_database())"))

@@ -58,6 +58,7 @@ class PostgresqlDatabase(ServerDatabase):
 
     statements = QUERIES
     driver_error = psycopg2.Error
+    schema = "current_schema()"
 
     def __init__(self, arguments: dict[str, Any], what: str) -> None:
         """*arguments* of psycopg2.connect."""
@@ -68,21 +69,18 @@ class PostgresqlDatabase(ServerDatabase):
         connection = psycopg2.connect(**self._arguments, options=" ".join(f"-c {n}={v}" for n, v in SESSION.items()))
         connection.autocommit = True
         psycopg2.extensions.register_type(_BYTES, connection)
-        cursor = connection.cursor()
-        cursor.execute("SELECT count(*) FROM pg_tables WHERE schemaname = current_schema() AND tablename = 'obj'")
-        if cursor.fetchone()[0]:
-            self._prepare(cursor)
+        if self.is_prepared:
+            self._prepare(connection)
         return connection
 
-    def _prepare(self, cursor: Any) -> None:
+    def _prepare(self, connection: Any) -> None:
         for text in PREPARE:
-            cursor.execute(text)
+            connection.cursor().execute(text)
 
     def prepare(self) -> None:
-        """Prepare what is prepared for each connection: after the tables were made."""
-        cursor = self._connection.cursor()
-        cursor.execute("DEALLOCATE ALL")
-        self._prepare(cursor)
+        """Prepare statements, for this connection and those that will take its place."""
+        self._prepare(self._connection)
+        self.is_prepared = True
 
     def translate(self, error: Exception, doing: str) -> BackendError:
         """Return our error for one of the driver."""

@@ -3,7 +3,7 @@
 from typing import Final
 
 from neo_storage.backends.dialect import Many, Statement, listed, pyformat, quoted, single_typed
-from neo_storage.backends.logical import TABLES, Kind, Table
+from neo_storage.backends.logical import TABLES, Column, Kind, Table
 
 SESSION: Final = {
     "synchronous_commit": "on",
@@ -81,6 +81,10 @@ class PostgresqlDialect:
             if c.kind == Kind.VALUE
         ]
         return texts
+
+    def add_column(self, table: Table, column: Column) -> str:
+        """Return the statement that adds *column*."""
+        return f"ALTER TABLE {table.name} ADD COLUMN {quoted(column.name)} {_TYPES[column.kind]}"
 
     def _insert(self, table: Table, tail: str) -> Many:
         columns = single_typed(table)

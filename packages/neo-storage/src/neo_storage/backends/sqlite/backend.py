@@ -18,7 +18,8 @@ from neo_common.runtime.exclusive import ExclusiveLock
 from neo_common.wire.schema import PIECE_BYTES
 from neo_storage.backends import logical
 from neo_storage.backends.base import Kept, Op, PackStep, RangeReader, Stored
-from neo_storage.backends.kept import check_format, read_kept
+from neo_storage.backends.kept import read_kept
+from neo_storage.backends.migration import migrate
 from neo_storage.backends.range_reader import DatabaseReader, stored
 from neo_storage.backends.removal import erase_slice, pack_slice
 from neo_storage.backends.sqlite import schema
@@ -116,7 +117,7 @@ class SqliteBackend:
             self._db.set_config({"format": logical.FORMAT, "minimum_reader": logical.MINIMUM_READER, "position": -1})
             db.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
             db.execute("COMMIT")
-        check_format(self._db.config(), str(self._path))
+        migrate(self._db, str(self._path))
 
     def _grow_log(self) -> None:
         """Write to the log, by a transaction that is rolled back, as much as is wanted of it."""

@@ -116,6 +116,10 @@ class SqliteDatabase:
         """Write into `config`."""
         self.run_many(QUERIES.set_config, list(values.items()))
 
+    def columns(self, table: str) -> set[str]:
+        """Return the names of the columns of *table*; none when there is no such table."""
+        return {name for (name,) in self._connection.execute("SELECT name FROM pragma_table_info(?)", (table,))}
+
     @contextmanager
     def transaction(self, doing: str) -> Iterator[None]:
         """A transaction that writes."""

@@ -66,8 +66,14 @@ class SqliteDialect:
         indexes = [f"CREATE INDEX {i.name} ON {table.name} ({listed(i.columns)})" for i in table.indexes]
         return [text, *indexes]
 
+    def add_column(self, table: Table, column: Column) -> str:
+        """Return the statement that adds *column*."""
+        return f"ALTER TABLE {table.name} ADD COLUMN {quoted(column.name)} {_TYPES[column.kind]}"
+
     def _insert(self, table: Table, tail: str) -> Many:
-        return Many(f"INSERT INTO {table.name} VALUES ", f"({', '.join('?' * len(table.columns))})", tail)
+        # With names: a newer format may have more columns, and say that we may write all the same.
+        names = listed(tuple(c.name for c in table.columns))
+        return Many(f"INSERT INTO {table.name} ({names}) VALUES ", f"({', '.join('?' * len(table.columns))})", tail)
 
 
 def _kind(table: Table, name: str) -> Kind:
