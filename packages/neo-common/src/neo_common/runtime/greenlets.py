@@ -45,6 +45,10 @@ class Greenlets:
         self.callback_count += 1
         self._run_callback(self.guarded, name, function)
 
+    def work(self, name: str, function: Callable[[], object]) -> None:
+        """As `callback`, for what need not come before the output that this iteration has made."""
+        self._run_callback(self.guarded, name, function)
+
     def thread_door(self) -> Callable[..., None]:
         """Return what native threads may call as `door(function, *args)` to have it called here, as by `soon`."""
         schedule = get_hub().loop.run_callback_threadsafe
