@@ -338,7 +338,8 @@ class Storage(ConflictResolvingStorage, UndoLogCompatible):  # type: ignore[misc
         copied = Tid(u64(prev_txn)) if prev_txn else NO_TID
         value = ABSENT if data is None else make_data(_checked(data), self._compression)
         commit.restores = True
-        commit.write(Write(number, base, copied, value), data)
+        # Not for the cache: what is copied is history, and more than it holds.
+        commit.write(Write(number, base, copied, value), None)
 
     def _write(self, oid: bytes, serial: bytes | None, data: bytes, commit: Commit) -> None:
         base = Tid(u64(serial or z64))
