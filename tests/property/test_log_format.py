@@ -57,25 +57,18 @@ TIDS = st.integers(1, 20).map(lambda n: Tid(n))
 
 @st.composite
 def votes(draw: st.DrawFn) -> LogVote:
-    partition = draw(PARTITIONS)
+    ttid, attempt, mode = draw(ttids()), draw(ATTEMPTS), draw(st.sampled_from(Mode))
+    parts = sorted(draw(st.sets(PARTITIONS, min_size=1)))
+    return LogVote(tuple(draw(records(ttid, attempt, mode, p)) for p in parts))
+
+
+@st.composite
+def records(draw: st.DrawFn, ttid: Ttid, attempt: int, mode: Mode, partition: Partition) -> Record:
     oids = draw(st.sets(st.integers(0, 5), max_size=3))
     writes = tuple(write(2 * n + partition, 0, bytes([n]) * n) for n in sorted(oids))
     tentative = draw(st.integers(0, 2))
-    return LogVote(
-        Record(
-            draw(ttids()),
-            draw(ATTEMPTS),
-            partition,
-            (Partition(0), Partition(1)),
-            Metadata(b"u", b"d", b""),
-            tentative,
-            writes,
-            (),
-            draw(st.sampled_from(Mode)),
-            NO_TID,
-            NO_TID,
-        )
-    )
+    parts, metadata = (Partition(0), Partition(1)), Metadata(b"u", b"d", b"")
+    return Record(ttid, attempt, partition, parts, metadata, tentative, writes, (), mode, NO_TID, NO_TID)
 
 
 def stored(ttid: Ttid, partition: Partition, first: int, oids: list[int]) -> LogStored:
@@ -227,7 +220,7 @@ def run(records: list[LogRecord]) -> Run:
     run = Run([], spool, image, [], [])
     for record in records:
         position = len(run.log)
-        if isinstance(record, LogVote) and not image.tentative.complete(record.record, position).whole:
+        if isinstance(record, LogVote) and not all(image.tentative.complete(r, position).whole for r in record.records):
             continue
         run.log.append((position, record))
         spool.note(position, record)

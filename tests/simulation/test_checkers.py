@@ -160,7 +160,8 @@ def test_a_right_history_is_not() -> None:
 
 def vote(attempt: int, *oids: Oid) -> log.LogVote:
     writes = tuple(Write(oid, Tid(0), Tid(0), value_of(A, oid)) for oid in oids)
-    return log.LogVote(Record(A, attempt, P0, (P0,), Metadata(b"", b"", b""), 0, writes, (), Mode.C, Tid(0), Tid(0)))
+    record = Record(A, attempt, P0, (P0,), Metadata(b"", b"", b""), 0, writes, (), Mode.C, Tid(0), Tid(0))
+    return log.LogVote((record,))
 
 
 def test_a_log_says_what_is_committed() -> None:

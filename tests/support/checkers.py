@@ -297,8 +297,8 @@ class Committed:
                 have = self.stored.setdefault((ttid, partition), [])
                 del have[first:]
                 have.extend(writes)
-            case log.LogVote(vote):
-                self.voted[vote.ttid, vote.partition] = vote
+            case log.LogVote(votes):
+                self.voted.update({(vote.ttid, vote.partition): vote for vote in votes})
             case log.LogUnvote(ttid, attempt, partition):
                 if (ttid, partition) in self.voted and self.voted[ttid, partition].attempt <= attempt:
                     del self.voted[ttid, partition]

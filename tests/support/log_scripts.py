@@ -44,7 +44,7 @@ def record(number: int, size: int = 0) -> LogRecord:
     meta = Metadata(b"u", b"d", b"e")
     vote = Record(ttid, 1, p, (p,), meta, 0, (write,), (ReadCheck(Oid(5), tid),), Mode.C, tid, MAX_TID)
     kinds: tuple[Callable[[], LogRecord], ...] = (
-        lambda: LogVote(vote),
+        lambda: LogVote((vote,)),
         lambda: LogCommit(ttid, 1, tid, (p,), Tid(0)),
         lambda: LogPiece(ttid, Oid(number), 0, bytes([number % 256]) * size),
         lambda: LogStored(ttid, p, 0, (write, write)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from neo_client.core.client import ClientCore
@@ -199,9 +200,9 @@ def _lose_the_last_of_a_part(
 # ---------------------------------------------------------------------------------------------- storages
 
 
-def _ack_at_once(core: StorageCore, original: Callable[..., None], ballot: Any, record: Any) -> None:
-    original(ballot, record)
-    core.votes.acked(record.ttid, record.partition, record.attempt, core.me)
+def _ack_at_once(core: StorageCore, original: Callable[..., None], ballot: Any, records: Any) -> None:
+    original(ballot, records)
+    core.votes.acked(ballot.ttid, [r.partition for r in records], ballot.attempt, core.me)
 
 
 def _await_without_joining(core: StorageCore, original: Callable[..., set[NodeId]], partition: Any) -> set[NodeId]:
@@ -241,7 +242,9 @@ def _check_no_reads(core: StorageCore) -> None:
         return refusal(m)
 
     core.votes.refusal = note  # type: ignore[method-assign]
-    core.ground.stale = lambda pairs: stale([p for p in pairs if p[0] not in reads])  # type: ignore[method-assign]
+    core.ground.stale = lambda pairs, coming=MappingProxyType({}): stale(  # type: ignore[method-assign]
+        [p for p in pairs if p[0] not in reads], coming
+    )
 
 
 def _sync_joining_only(core: StorageCore, original: object, partition: Any, node: NodeId) -> bool:

@@ -143,6 +143,7 @@ def vote(
     np: int = 2,
     parts: tuple[int, ...] = (),
     tentative: dict[int, int] | None = None,
+    given_tid: int = 0,
 ) -> Vote:
     """Return the Vote of *writes* and *reads* (oid, serial), one Work per partition."""
     ahead = tentative or {}
@@ -166,7 +167,7 @@ def vote(
         work,
         mode,
         Tid(known),
-        NO_TID,
+        Tid(given_tid),
     )
 
 

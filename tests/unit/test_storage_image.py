@@ -62,8 +62,8 @@ def commit(attempt: int = 1, tid: int = T1, counter: int = 1, durable: int = 0) 
 
 def test_commit_takes_all_partitions_of_its_attempt() -> None:
     image = Image(MemoryBackend().open(), MemorySpool())
-    apply(image, 0, LogVote(record(0)))
-    apply(image, 1, LogVote(record(1)))
+    apply(image, 0, LogVote((record(0),)))
+    apply(image, 1, LogVote((record(1),)))
     (op,) = apply(image, 2, commit())
     assert isinstance(op, ApplyCommit)
     assert [p for p, _ in op.partitions] == [P0, P1]
@@ -75,7 +75,7 @@ def test_commit_takes_all_partitions_of_its_attempt() -> None:
 def test_what_was_only_read_leaves_the_same_history_on_every_copy(read: int) -> None:
     """One node holds both partitions, the other only the one that was read."""
     reads = (ReadCheck(Oid(read), T1),)
-    votes = [LogVote(record(p)._replace(writes=(), reads=reads) if p == read else record(p)) for p in (0, 1)]
+    votes = [LogVote((record(p)._replace(writes=(), reads=reads) if p == read else record(p),)) for p in (0, 1)]
     histories = []
     for held in (votes, [votes[read]]):
         image = Image(MemoryBackend().open(), MemorySpool())
@@ -90,8 +90,8 @@ def test_what_was_only_read_leaves_the_same_history_on_every_copy(read: int) -> 
 
 def test_commit_forgets_votes_of_other_attempts_without_their_data() -> None:
     image = Image(MemoryBackend().open(), MemorySpool())
-    apply(image, 0, LogVote(record(0, attempt=1)))
-    apply(image, 1, LogVote(record(1, attempt=2)))
+    apply(image, 0, LogVote((record(0, attempt=1),)))
+    apply(image, 1, LogVote((record(1, attempt=2),)))
     (op,) = apply(image, 2, commit(attempt=2))
     assert isinstance(op, ApplyCommit)
     assert [p for p, _ in op.partitions] == [P1]
@@ -99,7 +99,7 @@ def test_commit_forgets_votes_of_other_attempts_without_their_data() -> None:
 
 
 def test_abort_takes_attempts_up_to_its_own() -> None:
-    image = made(LogVote(record(0, attempt=1)), LogVote(record(1, attempt=2)), LogAbort(ttid(), 1))
+    image = made(LogVote((record(0, attempt=1),)), LogVote((record(1, attempt=2),)), LogAbort(ttid(), 1))
     assert [r.partition for r in image.records()] == [P1]
     assert image.tombstones == {ttid(): 1}
 
@@ -121,13 +121,13 @@ def test_amnesty_keeps_decisions() -> None:
 
 
 def test_unvote_takes_one_partition() -> None:
-    image = made(LogVote(record(0)), LogVote(record(1)), LogUnvote(ttid(), 1, P0))
+    image = made(LogVote((record(0),)), LogVote((record(1),)), LogUnvote(ttid(), 1, P0))
     assert [r.partition for r in image.records()] == [P1]
     assert set(image.writers) == {1}
 
 
 def test_clear_forgets_the_votes_of_a_cell() -> None:
-    image = made(LogVote(record(0)), LogVote(record(1)), LogClear(P0, NO_TID))
+    image = made(LogVote((record(0),)), LogVote((record(1),)), LogClear(P0, NO_TID))
     assert [r.partition for r in image.records()] == [P1]
 
 
@@ -138,7 +138,7 @@ def test_copy_brings_decisions_and_marks() -> None:
 
 
 def test_decisions_up_to_the_mark_go() -> None:
-    vote = LogVote(record(counter=3))
+    vote = LogVote((record(counter=3),))
     image = made(commit(tid=T1, counter=1), commit(tid=T2, counter=2), vote, commit(tid=T3, counter=3, durable=T2))
     assert [d.tid for d in image.decisions.values()] == [T3]
 
@@ -150,7 +150,7 @@ def test_tombstones_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_last_tid_and_oid_are_those_of_commits() -> None:
-    image = made(LogVote(record(0, writes=(7,))))
+    image = made(LogVote((record(0, writes=(7,)),)))
     assert (image.last_tid, image.last_oid) == (0, 0)
     apply(image, 1, commit())
     assert (image.last_tid, image.last_oid) == (T1, 14)
@@ -175,7 +175,7 @@ def kept(position: int) -> Kept:
 
 
 def test_replay_gives_what_the_back_end_lacks() -> None:
-    log = entries(LogVote(record(0)), commit(), LogAbort(ttid(counter=2), 1))
+    log = entries(LogVote((record(0),)), commit(), LogAbort(ttid(counter=2), 1))
     image, lacking = replay(kept(-1), log, spool_of(log))
     assert [p for p, _ in lacking] == [1, 2]
     assert image.position == 2
@@ -183,7 +183,7 @@ def test_replay_gives_what_the_back_end_lacks() -> None:
 
 
 def test_replay_takes_votes_that_the_back_end_is_past() -> None:
-    log = entries(LogVote(record(0)), LogAbort(ttid(counter=2), 1))
+    log = entries(LogVote((record(0),)), LogAbort(ttid(counter=2), 1))
     image, lacking = replay(kept(1)._replace(tombstones=(Tombstone(ttid(counter=2), 1),)), log, spool_of(log))
     assert lacking == []
     assert image.record(ttid(), P0) is not None
@@ -197,7 +197,7 @@ def test_replay_does_not_take_the_back_end_back() -> None:
 
 
 def test_log_that_ends_before_the_back_end_is_damage() -> None:
-    log = entries(LogVote(record(0)))
+    log = entries(LogVote((record(0),)))
     with pytest.raises(DataCorrupted, match="ends with record 0, the back end has 5"):
         replay(kept(5), log, spool_of(log))
 
@@ -220,20 +220,20 @@ def test_empty_log_goes_on_where_the_back_end_ends() -> None:
 
 
 def test_undecided_vote_without_its_beginning_is_damage() -> None:
-    log = entries(LogVote(record(0, tentative=1)), first=6)
+    log = entries(LogVote((record(0, tentative=1),)), first=6)
     with pytest.raises(DataCorrupted, match="is not in the log"):
         replay(kept(5), log, spool_of(log))
 
 
 def test_decided_vote_without_its_beginning_is_no_damage() -> None:
     """Its segment was recycled: the back end has the commit."""
-    log = entries(LogVote(record(0, tentative=1)), commit(), first=6)
+    log = entries(LogVote((record(0, tentative=1),)), commit(), first=6)
     image, lacking = replay(kept(7), log, spool_of(log))
     assert (image.voted, lacking) == ({}, [])
 
 
 def test_commit_of_a_vote_that_is_not_whole_is_damage() -> None:
-    log = entries(LogVote(record(0, tentative=1)), commit(), first=6)
+    log = entries(LogVote((record(0, tentative=1),)), commit(), first=6)
     with pytest.raises(DataCorrupted, match="not whole"):
         replay(kept(5), log, spool_of(log))
 
@@ -262,7 +262,7 @@ def identified(*records: LogRecord) -> Image:
 
 
 def test_votes_and_data_of_a_dropped_cell_go_those_of_others_stay() -> None:
-    image = identified(log_table(1, (S1,), (S1,)), LogVote(record(0)), LogVote(record(1)))
+    image = identified(log_table(1, (S1,), (S1,)), LogVote((record(0),)), LogVote((record(1),)))
     ops = apply(image, 4, log_table(2, (S2,), (S1,)))
     assert ops[1:] == (ApplyDoom((P0,)),)
     assert image.doomed == (P0,)
@@ -278,7 +278,7 @@ def test_a_cell_that_is_back_is_doomed_no_more() -> None:
 def test_a_replay_past_the_back_end_forgets_the_votes_of_a_dropped_cell_too() -> None:
     records: list[tuple[int, LogRecord]] = list(
         enumerate(
-            [LogIdentity(S1, bytes(16)), log_table(1, (S1,), (S1,)), LogVote(record(0)), log_table(2, (S2,), (S1,))]
+            [LogIdentity(S1, bytes(16)), log_table(1, (S1,), (S1,)), LogVote((record(0),)), log_table(2, (S2,), (S1,))]
         )
     )
     backend = MemoryBackend()
@@ -293,10 +293,10 @@ def test_a_replay_past_the_back_end_forgets_the_votes_of_a_dropped_cell_too() ->
 
 def test_truncation_is_one_record_that_takes_votes_decisions_and_the_table() -> None:
     orders = Orders(cut_at=Version(Epoch(1 << 24), Ptid(2)), cut=T1)
-    image = identified(log_table(1, (S1,), (S1,)), LogVote(record(0)), commit(tid=T1))
-    apply(image, 4, LogVote(record(0, counter=2)))
+    image = identified(log_table(1, (S1,), (S1,)), LogVote((record(0),)), commit(tid=T1))
+    apply(image, 4, LogVote((record(0, counter=2),)))
     apply(image, 5, commit(tid=T2, counter=2))
-    apply(image, 6, LogVote(record(0, counter=3)))
+    apply(image, 6, LogVote((record(0, counter=3),)))
     ops = apply(image, 7, LogTruncate(whole(table(2, (S1,), (S1,), orders=orders)), T1))
     assert ops[0] == ApplyTruncate(T1)
     assert isinstance(ops[1], ApplyTable)

@@ -43,6 +43,7 @@ from support.storage_rig import (
     S2,
     T1,
     T2,
+    T3,
     O,
     Rig,
     U,
@@ -251,6 +252,63 @@ def test_vote_does_not_wait_for_long_for_a_commit_that_it_may_have_overtaken() -
     rig.receive(C1, vote(write(0)))
     rig.receive(C2, vote(write(0), client=C2, known=T1))
     assert only(rig.tick(1.0), Contended) == Contended(ttid(C2), 1, (P0,))
+
+
+def test_votes_of_an_import_rest_on_each_other_before_they_are_committed() -> None:
+    """The next one has the locks of those before it, and replaces what they will have written."""
+    rig = Rig().serve()
+    rig.receive(C1, vote(write(0), write(2), given_tid=T1))
+    assert only(rig.flush(), Voted)
+    rig.receive(C1, vote(write(0, T1), counter=2, known=T1, given_tid=T2))
+    assert only(rig.flush(), Voted) == Voted(ttid(counter=2), 1, (P0,))
+    rig.receive(C1, vote(write(0, T2), write(2, T1), counter=3, known=T2, given_tid=T3))
+    assert only(rig.flush(), Voted) == Voted(ttid(counter=3), 1, (P0,))
+    for counter, tid in enumerate((T1, T2, T3), 1):
+        rig.commit(tid, counter=counter)
+    assert not len(rig.core.locks)
+    assert [rig.core.ground.current(Oid(oid)) for oid in (0, 2)] == [T3, T3]
+
+
+def test_vote_of_an_import_says_what_it_replaces_of_those_before_it() -> None:
+    rig = Rig().serve()
+    rig.receive(C1, vote(write(0), given_tid=T1))
+    rig.flush()
+    conflict = only(rig.receive(C1, vote(write(0), counter=2, known=T1, given_tid=T2)), Conflict)
+    assert [(s.oid, s.serial, s.data) for s in conflict.stale] == [(Oid(0), T1, None)]
+
+
+def test_vote_of_an_import_rests_on_no_other_session_and_on_nothing_later() -> None:
+    rig = Rig().serve()
+    rig.receive(C1, vote(write(0), given_tid=T2))
+    rig.flush()
+    assert not rig.receive(C2, vote(write(0, T2), client=C2, known=T2, given_tid=T3))
+    assert not rig.receive(C1, vote(write(0, T2), counter=2, known=T1, given_tid=T3))
+    assert {c.ttid for c in of(rig.tick(0.06), Contended)} == {ttid(C2), ttid(counter=2)}
+
+
+def test_locks_of_an_import_outlive_the_abort_of_what_it_rests_on() -> None:
+    """Its client aborts both; until it has, nobody else may write there."""
+    rig = Rig().serve()
+    rig.receive(C1, vote(write(0), given_tid=T1))
+    rig.receive(C1, vote(write(0, T1), counter=2, known=T1, given_tid=T2))
+    rig.flush()
+    rig.receive(M1, SAbort(ttid(), 1))
+    assert only(rig.receive(C2, vote(write(0), client=C2)), Contended)
+    rig.receive(M1, SAbort(ttid(counter=2), 1))
+    rig.receive(C2, vote(write(0), client=C2, attempt=2))
+    assert only(rig.flush(), Voted, C2)
+
+
+def test_new_lead_gives_the_locks_of_an_import_on() -> None:
+    """It makes them from its records, and the next vote comes to it."""
+    rig = Rig().serve()
+    rig.receive(C1, vote(write(0), given_tid=T1))
+    rig.receive(C1, vote(write(0, T1), counter=2, known=T1, given_tid=T2))
+    rig.flush()
+    rig.crash()
+    rig.serve()
+    rig.receive(C1, vote(write(0, T2), counter=3, known=T2, given_tid=T3))
+    assert only(rig.flush(), Voted) == Voted(ttid(counter=3), 1, (P0,))
 
 
 def test_read_only_lock_does_not_let_a_writer_in() -> None:

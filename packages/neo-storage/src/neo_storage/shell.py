@@ -178,7 +178,7 @@ class StorageShell(Shell):
                 super().perform(effect)
 
     def performed(self) -> None:
-        """Write what the core has appended to its log: one write, as a vote is a record per partition."""
+        """Write what the core has appended to its log, in one write."""
         appends = self._appends
         if not appends:
             return

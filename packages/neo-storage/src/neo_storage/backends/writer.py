@@ -159,13 +159,16 @@ class Writer:
         first: int | None = None
         if data.compression != Compression.ABSENT:
             first = self._next_data_id
-            for value in _as_pieces(data, oid, pieces):
+            # Nearly every value is here, and in one piece.
+            values = (data.value,) if 0 < len(data.value) == data.size <= PIECE_BYTES else _as_pieces(data, oid, pieces)
+            for value in values:
                 self._data.append((self._next_data_id, value))
                 self._data_bytes += len(value)
                 self._next_data_id += 1
         row = (partition, oid, tid, first, int(data.compression), data.checksum, data.size, copied_from)
         self._obj.append(row)
-        self.last_oid = max(self.last_oid, oid)
+        if oid > self.last_oid:
+            self.last_oid = oid
         if self._data_bytes > _DATA_BYTES:
             self._flush_revisions()
 

@@ -1,7 +1,8 @@
 """What all parts of a storage's core stand on: image, log, peers, and the effects of the event at hand. Pure."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 from neo_common.checksum import checksum
 from neo_common.core import Disconnect, Log, Send
@@ -299,15 +300,20 @@ class Ground:
             return stored
         return checked(oid, self.reader.load(self.partition(oid), oid, before), end)
 
-    def stale(self, pairs: Iterable[tuple[Oid, Tid]]) -> tuple[Stale, ...]:
-        """Return those of (oid, base) that are not at their base, with what is current; large values left out."""
+    def stale(
+        self, pairs: Iterable[tuple[Oid, Tid]], coming: Mapping[Oid, Tid] = MappingProxyType({})
+    ) -> tuple[Stale, ...]:
+        """Return those of (oid, base) that are not at their base, with what is current; large values left out.
+
+        *coming*: serials that take the place of the current ones.
+        """
         found: list[Stale] = []
         room = INLINE_BYTES
         for oid, base in pairs:
-            serial = self.current(oid)
+            serial = coming.get(oid) or self.current(oid)
             if serial != base:
                 data = None
-                if serial != NO_TID and room > 0:
+                if serial != NO_TID and room > 0 and oid not in coming:
                     # Who needs a value that is not at hand here loads it.
                     stored = self.load(oid, MAX_TID) if self.serials is None else self.overlay.load(oid, MAX_TID)[0]
                     if stored is not None and stored.data.size <= min(self.settings.stale_bytes, room, PIECE_BYTES):

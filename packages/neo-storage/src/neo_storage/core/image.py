@@ -213,8 +213,9 @@ def undecided(image: Image, position: int, record: LogRecord) -> tuple[VotedReco
             image.tentative.stored(position, record)
         case LogPiece():
             image.tentative.piece(position, record)
-        case LogVote(vote):
-            image._vote(position, vote)
+        case LogVote(records):
+            for voted_record in records:
+                image._vote(position, voted_record)
         case LogUnvote(ttid, attempt, partition):
             voted = image.record(ttid, partition)
             if voted is not None and voted.attempt <= attempt:

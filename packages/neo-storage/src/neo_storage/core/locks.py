@@ -5,7 +5,7 @@ served. A lock belongs to a transaction, whatever its attempt. Nothing here is d
 them from its records.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from neo_common.ids import NodeId, Oid, Partition, Seconds, Ttid
@@ -41,8 +41,9 @@ class Waiter:
 class Locks:
     """Who has, and who waits for, which lock.
 
-    Invariants: an X lock has one owner and no S beside it; all of one Lock is granted together; a waiter is overtaken
-    by nobody that it conflicts with.
+    Invariants: an X lock has one owner and no S beside it (but in an import the next transaction has the locks of the
+    one that it rests on too); all of one Lock is granted together; a waiter is overtaken by nobody that it conflicts
+    with.
     """
 
     def __init__(self, ground: Ground) -> None:
@@ -61,11 +62,11 @@ class Locks:
 
     # ---- taking and giving back
 
-    def is_blocked(self, ttid: Ttid, wants: Iterable[Want]) -> bool:
-        """Return whether others have a lock that conflicts with *wants*."""
+    def is_blocked(self, ttid: Ttid, wants: Iterable[Want], base: Collection[Ttid] = ()) -> bool:
+        """Return whether others than *base* have a lock that conflicts with *wants*."""
         for oid, mode in wants:
             for owner, theirs in self._modes.get(oid, {}).items():
-                if owner != ttid and _conflict(mode, theirs):
+                if owner != ttid and owner not in base and _conflict(mode, theirs):
                     return True
         return False
 

@@ -56,9 +56,12 @@ class LogPiece(NamedTuple):
 
 
 class LogVote(NamedTuple):
-    """A voted record; replaces one of a lower attempt. Its first `tentative` writes are in LogStored records."""
+    """Voted records, as one Vote has brought them: all of them are there, or none.
 
-    record: Record
+    Each replaces one of a lower attempt. Its first `tentative` writes are in LogStored records.
+    """
+
+    records: tuple[Record, ...]
 
 
 class LogUnvote(NamedTuple):
@@ -191,7 +194,6 @@ CODES: Final[dict[int, type]] = {
     4: LogCeilings,
     5: LogStored,
     6: LogPiece,
-    7: LogVote,
     8: LogUnvote,
     9: LogCommit,
     10: LogAbort,
@@ -201,6 +203,7 @@ CODES: Final[dict[int, type]] = {
     14: LogCopy,
     15: LogPack,
     16: LogCollect,
+    17: LogVote,
     20: LogLeftOut,
     40: LogCopyPiece,
     41: LogReached,

@@ -85,6 +85,12 @@ FROM_PRIMARY: Final = (
 """Heard only from the primary that is obeyed, while serving."""
 
 
+CLAIMS: Final = (s.Fence, s.Adopt)
+FROM_ITS_PRIMARY: Final = (s.Start, s.Stop)
+OF_CLIENTS: Final = (s.Vote, s.Unvote, s.Lock, s.Store, s.StorePiece)
+"""What clients say of their transactions."""
+
+
 class Verdict(Enum):
     """What to do with a packet now."""
 
@@ -410,17 +416,17 @@ class StorageCore:
                 return Verdict.DROP
             is_ready = ground.serving and packet.epoch == image.epoch and image.table.version >= packet.version
             return Verdict.TAKE if is_ready else Verdict.HOLD
-        if isinstance(packet, s.Fence | s.Adopt):
+        if isinstance(packet, CLAIMS):
             if packet.epoch >= image.epoch and not self.reign.is_free_for(peer):
                 return Verdict.HOLD
             return Verdict.TAKE
         if isinstance(packet, FROM_PRIMARY):
             return Verdict.TAKE if ground.serving and ground.master == peer else Verdict.DROP
-        if isinstance(packet, s.Start | s.Stop):
+        if isinstance(packet, FROM_ITS_PRIMARY):
             return Verdict.TAKE if ground.master in (None, peer) else Verdict.DROP
         if isinstance(packet, s.Vote):
             ground.voted_at = ground.now
-        if isinstance(packet, s.Vote | s.Unvote | s.Lock | s.Store | s.StorePiece):
+        if isinstance(packet, OF_CLIENTS):
             if not packet.ttid.is_storable:
                 self.ground.cut(peer, f"{packet.ttid} cannot be the name of a transaction")
                 return Verdict.DROP

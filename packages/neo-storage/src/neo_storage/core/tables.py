@@ -242,15 +242,15 @@ class Tables:
         decision = image.decisions.get(record.ttid)
         if decision is not None:
             if state == CellState.JOINING:
-                ground.write(LogVote(record))
+                ground.write(LogVote((record,)))
                 ground.write(LogCommit(*decision, NO_TID))
         elif not self._votes.is_superseded(record.ttid, record.attempt):
-            ground.write(LogVote(record))
+            ground.write(LogVote((record,)))
 
     def on_sync_ok(self, peer: NodeId, m: SyncOk) -> None:
         """It counts as FwdOk for what it lists."""
         for vote in m.votes:
-            self._votes.acked(vote.ttid, m.partition, vote.attempt, peer)
+            self._votes.acked(vote.ttid, (m.partition,), vote.attempt, peer)
 
     # ---- joining
 

@@ -4,11 +4,11 @@ A vote is answered `Voted` when it is durable on every cell that is written in t
 one. Until then it is a part of a `Ballot`: what one Vote message asked of this lead.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from neo_common.ids import MAX_TID, NO_NODE, NO_TID, NodeId, Partition, Seconds, Ttid
+from neo_common.ids import MAX_TID, NO_NODE, NO_TID, NodeId, Oid, Partition, Seconds, Tid, Ttid
 from neo_common.model.partition_table import PartitionTable
 from neo_common.states import CellState
 from neo_common.wire.schema import (
@@ -98,12 +98,13 @@ class Votes:
             return
         wants: list[Want] = [(w.oid, LockMode.X) for _, writes in complete for w in writes]
         wants += [(r.oid, LockMode.S) for w in m.work for r in w.reads]
-        if self.is_contended(m.ttid, wants):
+        base = self.base_of(m)
+        if self.is_contended(m.ttid, wants, base.values()):
             self._ground.send(client, Contended(m.ttid, m.attempt, parts))
             return
         checks = [(w.oid, w.base) for _, writes in complete for w in writes]
         checks += [(r.oid, r.serial) for w in m.work for r in w.reads]
-        stale = self._ground.stale(checks)
+        stale = self._ground.stale(checks, self._coming(base))
         if stale:
             if m.ttid in self._locks.held:
                 self._locks.release(m.ttid)
@@ -111,10 +112,8 @@ class Votes:
             return
         self._locks.held.pop(m.ttid, None)
         self._locks.take(m.ttid, wants)
-        ballot = Ballot(client, m.ttid, m.attempt)
-        records = [self.record(m, w) for w in m.work]
-        for record in records:
-            self.put(ballot, record)
+        records = tuple([self.record(m, w) for w in m.work])
+        self.put(Ballot(client, m.ttid, m.attempt), records)
         self.pass_on(records)
         self._locks.wake()
 
@@ -155,9 +154,28 @@ class Votes:
             return ErrorCode.NO_SPACE, f"votes without a decision would take more than {settings.undecided_bytes} bytes"
         return None
 
-    def is_contended(self, ttid: Ttid, wants: list[Want]) -> bool:
-        """Return whether these locks cannot be had without waiting or passing a waiter."""
-        return self._locks.is_blocked(ttid, wants) or self._locks.passes_waiters(ttid, wants)
+    def base_of(self, m: Vote) -> dict[Tid, Ttid]:
+        """Return the transactions of an import on which *m* rests, that are voted here and still to be committed.
+
+        By the tids that they will have. They are fully voted, and *m* is finished after them or never: so *m* may have
+        the locks that they have, and replace what they will have written (docs/commit-protocol.md, "Settled").
+        """
+        base: dict[Tid, Ttid] = {}
+        if m.given_tid:
+            for ttid, parts in self._ground.image.voted.items():
+                tid = next(iter(parts.values())).record.given_tid
+                if NO_TID < tid <= m.known and ttid.session == m.ttid.session and ttid != m.ttid:
+                    base[tid] = ttid
+        return base
+
+    def _coming(self, base: dict[Tid, Ttid]) -> dict[Oid, Tid]:
+        """Return the serials that objects will have when *base* is committed."""
+        voted = self._ground.image.voted
+        return {w.oid: tid for tid in sorted(base) for v in voted[base[tid]].values() for w in v.record.writes}
+
+    def is_contended(self, ttid: Ttid, wants: list[Want], base: Collection[Ttid] = ()) -> bool:
+        """Return whether these locks cannot be had without waiting for others than *base*, or passing a waiter."""
+        return self._locks.is_blocked(ttid, wants, base) or self._locks.passes_waiters(ttid, wants)
 
     def has_overtaken(self, m: Vote) -> bool:
         """Return whether *m* must wait for a Commit that is on its way here.
@@ -170,14 +188,15 @@ class Votes:
         oldest = now - self._ground.settings.overtaken_s
         if m.known > self._ground.seen and self._is_any_locked(m) and self._overtaking.setdefault(key, now) > oldest:
             return True
-        # With it go those whose client was lost while they waited.
+        # With it go those whose client was lost while they waited; others, as old, are looked at next.
+        oldest -= self._ground.settings.overtaken_s
         self._overtaking = {k: since for k, since in self._overtaking.items() if k != key and since > oldest}
         return False
 
     def _is_any_locked(self, m: Vote) -> bool:
         wants: list[Want] = [(w.oid, LockMode.X) for work in m.work for w in work.writes]
         wants += [(r.oid, LockMode.S) for work in m.work for r in work.reads]
-        return self._locks.is_blocked(m.ttid, wants)
+        return self._locks.is_blocked(m.ttid, wants, self.base_of(m).values())
 
     def record(self, m: Vote, w: Work) -> Record:
         """Return the record of one partition of *m*. Its tid will be above what client and lead know."""
@@ -218,13 +237,15 @@ class Votes:
                     return ErrorCode.CORRUPTED, f"the checksum of oid {write.oid:#x} does not hold"
         return None
 
-    def put(self, ballot: Ballot, record: Record) -> None:
+    def put(self, ballot: Ballot, records: tuple[Record, ...]) -> None:
         """Log a vote, and wait for all whom it must reach."""
-        ground, ttid, partition = self._ground, record.ttid, record.partition
-        self.drop(ttid, partition)
-        ballot.waiting[partition] = self.nodes_to_await(partition)
-        self.ballots.setdefault(ttid, {})[partition] = ballot
-        ground.write(LogVote(record), lambda: self.acked(ttid, partition, record.attempt, ground.me))
+        ground, ttid = self._ground, ballot.ttid
+        parts = [r.partition for r in records]
+        for partition in parts:
+            self.drop(ttid, partition)
+            ballot.waiting[partition] = self.nodes_to_await(partition)
+            self.ballots.setdefault(ttid, {})[partition] = ballot
+        ground.write(LogVote(records), lambda: self.acked(ttid, parts, ballot.attempt, ground.me))
 
     def pass_on(self, records: Sequence[Record]) -> None:
         """Send the records of one vote to the other written cells, as few packets as may be."""
@@ -282,18 +303,19 @@ class Votes:
             nodes.add(NO_NODE)  # until a table is said to be stable: `relax` takes it away
         return nodes
 
-    def acked(self, ttid: Ttid, partition: Partition, attempt: int, node: NodeId) -> None:
-        """*node* has that vote durably, or need not have it."""
-        ballot = self.ballots.get(ttid, {}).get(partition)
-        if ballot is None or ballot.attempt != attempt:
-            return
-        waiting = ballot.waiting[partition]
-        waiting.discard(node)
-        if not waiting:
-            ballot.done.append(partition)
-            self.drop(ttid, partition)
-            if not ballot.waiting:
-                self._ground.send(ballot.client, Voted(ttid, attempt, tuple(sorted(ballot.done))))
+    def acked(self, ttid: Ttid, parts: Iterable[Partition], attempt: int, node: NodeId) -> None:
+        """*node* has that vote durably in these partitions, or need not have it."""
+        for partition in parts:
+            ballot = self.ballots.get(ttid, {}).get(partition)
+            if ballot is None or ballot.attempt != attempt:
+                continue
+            waiting = ballot.waiting[partition]
+            waiting.discard(node)
+            if not waiting:
+                ballot.done.append(partition)
+                self.drop(ttid, partition)
+                if not ballot.waiting:
+                    self._ground.send(ballot.client, Voted(ttid, attempt, tuple(sorted(ballot.done))))
 
     # ---- the vote, on another cell
 
@@ -320,7 +342,7 @@ class Votes:
             self._ahead.gap(peer, ttid)
             return False
         self.drop_rivals(record)
-        ground.write(LogVote(record))
+        ground.write(LogVote((record,)))
         if decision is not None:  # a cell that joins may hear the decision first
             ground.write(LogCommit(*decision, NO_TID))
         return True
@@ -348,8 +370,7 @@ class Votes:
 
     def on_fwd_ok(self, peer: NodeId, m: FwdOk) -> None:
         """A cell has them."""
-        for partition in m.parts:
-            self.acked(m.ttid, partition, m.attempt, peer)
+        self.acked(m.ttid, m.parts, m.attempt, peer)
 
     # ---- withdrawal
 
@@ -448,7 +469,7 @@ class Votes:
             for partition, ballot in sorted(self.ballots.get(ttid, {}).items()):
                 for node in sorted(ballot.waiting.get(partition, ())):
                     if node != self._ground.me and node not in written(self._ground.image.table, partition):
-                        self.acked(ttid, partition, ballot.attempt, node)
+                        self.acked(ttid, (partition,), ballot.attempt, node)
 
     def refuse(self, ttid: Ttid, attempt: int | None, text: str) -> None:
         """Answer Refused for what is under way of *ttid*, up to *attempt* or all."""
