@@ -113,7 +113,7 @@ def main() -> int:
     kinds = tuple(k for k in arguments.kinds.split(",") if k)
     end = time.monotonic() + arguments.seconds
     seed = arguments.first if arguments.seed is None else arguments.seed
-    runs = events = failures = 0
+    runs = events = transactions = failures = 0
     out = sys.stdout.write
     while arguments.seed is not None or time.monotonic() < end:
         for name in names:
@@ -121,6 +121,7 @@ def main() -> int:
                 simulation, error = attempt(name, seed, fault_count, kinds)
                 runs += 1
                 events += simulation.world.event_count
+                transactions += len(simulation.oracle.committed)
                 if error is None and arguments.seed is None:
                     continue
                 if error is not None:
@@ -136,7 +137,8 @@ def main() -> int:
         if arguments.seed is not None:
             break
         seed += 1
-    out(f"{runs} runs, {events} events, {failures} failures, seeds {arguments.first} to {seed}\n")
+    out(f"{runs} runs, {events} events, {transactions} transactions committed, {failures} failures,")
+    out(f" seeds {arguments.first} to {seed}\n")
     return bool(failures)
 
 
