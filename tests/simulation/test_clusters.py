@@ -12,7 +12,7 @@ from support.simulation import Simulation
 from support.soak import attempt, story
 
 CALM_SEEDS = range(3)
-FAULT_SEEDS = range(12)
+FAULT_SEEDS = range(30)
 SOAK_SEEDS = range(1000, 1400)
 
 

@@ -166,7 +166,7 @@ def test_rules_between_keys_name_the_line_of_the_key(small: Path) -> None:
         "directory",
         f"cluster.yaml:6: storages.s-1: has the same path as storages.s1 ({small.parent}/s1/neo.sqlite): give each its "
         "own directory",
-        "cluster.yaml:8: timeouts.heartbeat: 1min is above timeouts.silence (6s): it must not be",
+        "cluster.yaml:8: timeouts.heartbeat: 1min is above timeouts.silence (5.5s): it must not be",
         "cluster.yaml:9: supervisor.stop: 5s is below timeouts.stop (30s): supervisord would kill a node that is "
         "stopping cleanly",
     ]

@@ -192,7 +192,7 @@ class Timeouts:
         Duration, About("between connection and answer to Hello; a parked node waits without end", 0.01)
     ] = 10.0
     heartbeat_s: Annotated[Duration, About("of silence before a peer is asked whether it lives", 0.01)] = 2.0
-    silence_s: Annotated[Duration, About("of silence before the connection is given up", 0.02)] = 6.0
+    silence_s: Annotated[Duration, About("of silence before the connection is given up", 0.02)] = 5.5
     request_s: Annotated[Duration, About("for the answer to a question, unless it says otherwise", 0.1)] = 30.0
     lease_s: Annotated[
         Duration, About("for which storages and masters follow a primary alone; renewed while they talk", 0.1)

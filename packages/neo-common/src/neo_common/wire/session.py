@@ -74,7 +74,7 @@ class Limits(NamedTuple):
 
     idle_s: float = 2.0
     """After so much silence, ask whether the peer is alive."""
-    dead_s: float = 6.0
+    dead_s: float = 5.5
     """After so much silence, the peer is lost."""
     handshake_s: float = 10.0
     """Time for the handshake; being told to wait ends this limit."""
