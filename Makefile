@@ -2,7 +2,7 @@
 # make test    all of it, with real daemons, ZODB's own suites, private MariaDB and PostgreSQL servers
 # make soak    hours: simulation and nemesis with seeds that nobody has seen, ZODB's suites while storages are killed
 # make demo    a cluster, and a real job on it (FS=path/to/Data.fs to bring your own data)
-# make bench   figures, beside ZEO's
+# make bench   figures, beside ZEO's; then bench-databases: MariaDB and PostgreSQL, beside RelStorage and NEO/py on them
 # Each makes its own virtual environment in .venv and keeps it up to date.
 
 PYTHON ?= python3
@@ -14,7 +14,7 @@ COMPILED := $(wildcard packages/neo-common/src/neo_common/*/*.pyx packages/neo-c
             packages/neo-common/src/neo_common/wire/schema.py
 FAST := $(wildcard tests/unit tests/property tests/simulation tests/transcripts) packages
 
-.PHONY: check test servers soak demo bench venv lint fast clean
+.PHONY: check test servers soak demo bench bench-databases venv lint fast clean
 
 check: lint fast
 
@@ -49,6 +49,11 @@ demo: venv
 bench: venv
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	$(BIN)/python -m benchmarks
+	$(MAKE) bench-databases
+
+# Short: make bench-databases BENCH="--scale 0.2 --runs 1"
+bench-databases: servers
+	$(BIN)/python -m benchmarks.databases $(BENCH)
 
 venv: .venv/.built
 
