@@ -46,6 +46,7 @@ from neo_storage.backends.base import (
     PackStep,
     Place,
     Stored,
+    Waits,
     digest_of,
 )
 
@@ -201,6 +202,9 @@ class MemoryBackend:
 
     def reconnect(self) -> None:
         raise AssertionError("memory is not lost")
+
+    def hub_reader(self, waits: Waits) -> None:
+        del waits
 
     def range_reader(self) -> "MemoryRangeReader":
         return MemoryRangeReader(self)

@@ -1,6 +1,7 @@
 """Native threads in a process that gevent has patched: for what would block the hub."""
 
 import logging
+import select
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ from gevent.monkey import get_original
 _start_new_thread: Final[Any] = get_original("_thread", "start_new_thread")
 _allocate_lock: Final[Any] = get_original("_thread", "allocate_lock")
 _sleep: Final[Any] = get_original("time", "sleep")
+_poll: Final[Any] = get_original("select", "poll")
 NativeQueue: Final[Any] = get_original("queue", "SimpleQueue")
 """A queue between native threads, and from the hub to them; never to be waited for in the hub."""
 
@@ -44,6 +46,13 @@ def start(function: Callable[[], None]) -> Callable[[float], bool]:
 def pause(seconds: float) -> None:
     """Let this native thread rest. In the hub only before anything else runs in it: it blocks."""
     _sleep(seconds)
+
+
+def wait_for(fd: int, *, is_writing: bool, timeout_s: float) -> bool:
+    """Block this native thread until *fd* can be read, or written; return whether it can within that time."""
+    poll = _poll()
+    poll.register(fd, select.POLLOUT if is_writing else select.POLLIN)
+    return bool(poll.poll(timeout_s * 1000))
 
 
 class Bell:

@@ -47,7 +47,7 @@ from neo_storage.flusher import Flusher
 from neo_storage.log_files import OsLogFiles
 from neo_storage.native import Worker
 from neo_storage.opening import open_storage
-from neo_storage.points import PointReads
+from neo_storage.points import PointReads, point_reads
 from neo_storage.ranges import RangeReads
 from neo_storage.vote_log import VoteLog
 
@@ -105,7 +105,9 @@ class StorageShell(Shell):
             backend, self.call_from_thread, self._applier.hurry, self._answered, self.post, self._disk
         )
         self._ranges.applied(core.image.position)
-        self._points = None if backend.at_once else PointReads(backend, self.call_from_thread, self.post, readers)
+        self._points: PointReads | None = None
+        if not backend.at_once:
+            self._points = point_reads(backend, self.call_from_thread, self.spawn, self.post, readers)
 
     # -------------------------------------------------------------------------------------- life
 

@@ -104,7 +104,7 @@ class Database:
     ] = ""
     server: Annotated[str, About("host of the server, where there is no socket")] = ""
     port: Annotated[int, About("its port; 0: 3306, or 5432 for PostgreSQL", 0, 65535)] = 0
-    readers: Annotated[int, About("connections for loads, each used by a thread", 1, 64)] = 4
+    readers: Annotated[int, About("connections for loads", 1, 64)] = 4
     timeout_s: Annotated[Duration, About("of silence of the server before a connection is given up", 1.0)] = 120.0
     server_directory: Annotated[
         FilePath,

@@ -6,7 +6,7 @@ decides: it must answer at once (SQLite from the page cache in the hub, about 10
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from xxhash import xxh3_128_digest
 
@@ -322,6 +322,38 @@ class RangeReader(Protocol):
         """Release the connection."""
 
 
+class PointReader(Protocol):
+    """What a RangeReader has for single revisions."""
+
+    def currents(self, pairs: Sequence[tuple[Partition, Oid]]) -> dict[Oid, Tid]:
+        """As `RangeReader.currents`."""
+
+    def load(self, partition: Partition, oid: Oid, before: Tid) -> Stored | None:
+        """As `Reader.load`."""
+
+    def piece(self, partition: Partition, oid: Oid, tid: Tid, offset: int) -> bytes | None:
+        """As `Reader.piece`."""
+
+    def close(self) -> None:
+        """Release the connection."""
+
+
+_T = TypeVar("_T")
+
+
+class Waits(Protocol):
+    """How a reader waits that is used in the hub: the greenlet that calls rests, others go on. One greenlet's own."""
+
+    def ready(self, fd: int, *, is_writing: bool, timeout_s: float) -> bool:
+        """Return whether *fd* can be read, or written, within that time."""
+
+    def forget(self, fd: int) -> None:
+        """It is about to be closed."""
+
+    def apart(self, function: Callable[[], _T]) -> _T:
+        """Return what *function* returns, or raises, on a native thread."""
+
+
 class Backend(Reader, Protocol):
     """A database under a storage. Errors: BackendError and below."""
 
@@ -356,6 +388,12 @@ class Backend(Reader, Protocol):
 
     def range_reader(self) -> RangeReader:
         """Return a reader with a connection of its own."""
+
+    def hub_reader(self, waits: Waits) -> PointReader | None:
+        """Return a reader with a connection of its own, for a greenlet of the hub, which it never blocks.
+
+        None where its driver can only block.
+        """
 
     def disk(self) -> tuple[int, int]:
         """Return (bytes used by the database, bytes free on its disk)."""

@@ -60,7 +60,7 @@ class DatabaseReader:
         found = dict.fromkeys((oid for _, oid in pairs), NO_TID)
         rows = [(oid, partition, oid) for partition, oid in pairs if oid <= MAX_OID]
         many = self._sql.currents
-        with self._db.snapshot("current serials"):
+        with self._db.snapshot("current serials", is_single=len(rows) <= _CURRENTS):
             for begin in range(0, len(rows), _CURRENTS):
                 some = rows[begin : begin + _CURRENTS]
                 for oid, tid in self._db.rows_of_many(many, some):

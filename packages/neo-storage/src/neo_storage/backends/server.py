@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 from neo_common.errors import BackendError, BackendLost, DataCorrupted
 from neo_common.ids import Oid, Partition, Tid
 from neo_storage.backends import logical
-from neo_storage.backends.base import Kept, Op, PackStep, RangeReader, Stored
+from neo_storage.backends.base import Kept, Op, PackStep, PointReader, RangeReader, Stored, Waits
 from neo_storage.backends.database import Row
 from neo_storage.backends.dialect import Dialect, Many, Scan, Statement
 from neo_storage.backends.kept import read_kept
@@ -451,6 +451,11 @@ class ServerBackend(ABC):
     def range_reader(self) -> RangeReader:
         """Return a reader with a connection of its own, which it makes when it needs it, and again."""
         return DatabaseReader(self.database())
+
+    def hub_reader(self, waits: Waits) -> PointReader | None:
+        """Return a reader for a greenlet of the hub. None: the driver can only block."""
+        del waits
+        return None
 
     def _reader(self) -> DatabaseReader:
         if self._reading is None:

@@ -27,13 +27,16 @@ class Statements:
         one = s(f'SELECT ?1, max(tid) FROM {o} WHERE "partition" = ?2 AND oid = ?3').text
         self.currents = Many("", one, "", " UNION ALL ")
         """Rows of (oid, partition, oid)."""
-        self.load = s(f"""
+        load = """
 SELECT o.tid, (SELECT min(n.tid) FROM {n} WHERE n."partition" = ?1 AND n.oid = ?2 AND n.tid > o.tid),
        o.compression, o.checksum, o.size, d.value
-  FROM {o} LEFT JOIN data d ON d.id = o.data_id AND o.size <= {PIECE_BYTES}
+  FROM {o} LEFT JOIN data d ON d.id = o.data_id AND o.size <= {size}
  WHERE o."partition" = ?1 AND o.oid = ?2 AND o.tid < ?3
- ORDER BY o.tid DESC LIMIT 1""")
+ ORDER BY o.tid DESC LIMIT 1"""
+        self.load = s(load.format(n=n, o=o, size=PIECE_BYTES))
         """Revision, data and next tid at once: a second statement would cost more than all three."""
+        self.load_short = s(load.format(n=n, o=o, size="?4"))
+        """The same, with values of ?4 bytes at most."""
         self.piece = s(f"""
 SELECT d.value FROM {o} JOIN data d ON d.id = o.data_id + ?4
  WHERE o."partition" = ?1 AND o.oid = ?2 AND o.tid = ?3 AND (?5 < o.size OR ?5 = 0)""")

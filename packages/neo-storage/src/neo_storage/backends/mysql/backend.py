@@ -12,8 +12,10 @@ from typing import Any, Final
 from neo_common.config.sections import Storage
 from neo_common.errors import BackendError
 from neo_common.wire.schema import PIECE_BYTES
+from neo_storage.backends.base import PointReader, Waits
 from neo_storage.backends.dialect import Statement
-from neo_storage.backends.mysql.connection import MysqlDatabase
+from neo_storage.backends.mysql.connection import HubMysqlDatabase, MysqlDatabase
+from neo_storage.backends.mysql.hub_reader import ANSWER_BYTES, MysqlHubReader
 from neo_storage.backends.mysql.schema import DIALECT
 from neo_storage.backends.server import UNKNOWN_FREE, ServerBackend, ServerDatabase
 
@@ -56,21 +58,30 @@ class MysqlBackend(ServerBackend):
         self._arguments.update({"unix_socket": socket} if socket else {"host": host, "port": port})
         self._directory = directory
         self._is_local = bool(socket)
+        self._timeout_s = timeout_s
+        self._answer_bytes = 0
 
     def database(self) -> ServerDatabase:
         """Return a connection, not yet made."""
         return MysqlDatabase(self._arguments, self.what)
+
+    def hub_reader(self, waits: Waits) -> PointReader | None:
+        """Return a reader for a greenlet of the hub, if the server is on this machine and writes answers at once."""
+        if not self._is_local or self._answer_bytes < ANSWER_BYTES:
+            return None
+        short = HubMysqlDatabase(self._arguments, self.what, waits, self._timeout_s)
+        return MysqlHubReader(short, MysqlDatabase(self._arguments, self.what), waits)
 
     def unsafe_settings(self, db: ServerDatabase) -> list[str]:
         """Return what could lose data. Raises: BackendError when the packet limit is too low."""
         row = db.one(
             Statement(
                 "SELECT @@innodb_flush_log_at_trx_commit, @@log_bin, @@sync_binlog, @@innodb_doublewrite,"
-                " @@max_allowed_packet, @@datadir"
+                " @@max_allowed_packet, @@datadir, @@net_buffer_length"
             )
         )
         assert row is not None, "a SELECT of variables has one row"
-        flush, has_binlog, sync, doublewrite, packet, directory = row
+        flush, has_binlog, sync, doublewrite, packet, directory, self._answer_bytes = row
         if packet < _PACKET_BYTES:
             raise BackendError(
                 f"{self.what} takes statements of at most {packet} bytes: set max_allowed_packet to"

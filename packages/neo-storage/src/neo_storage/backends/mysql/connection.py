@@ -1,11 +1,13 @@
 """Connections to MariaDB or MySQL, and what its errors mean to us."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import MySQLdb
+import MySQLdb.connections
 
 from neo_common.errors import BackendError, BackendLost, DataCorrupted, DiskFull
+from neo_storage.backends.base import Waits
 from neo_storage.backends.database import Row
 from neo_storage.backends.dialect import Many
 from neo_storage.backends.mysql.queries import QUERIES
@@ -59,9 +61,10 @@ class MysqlDatabase(ServerDatabase):
         """The largest statement that the server takes."""
 
     def _new(self) -> Any:
-        connection = MySQLdb.connect(
-            **self._arguments, charset="utf8mb4", autocommit=True, sql_mode=SESSION["sql_mode"]
-        )
+        return self._make(MySQLdb.connections.Connection)
+
+    def _make(self, kind: type[Any]) -> Any:
+        connection = kind(**self._arguments, charset="utf8mb4", autocommit=True, sql_mode=SESSION["sql_mode"])
         cursor = connection.cursor()
         cursor.execute("SELECT @@max_allowed_packet")
         self.packet_bytes = cursor.fetchone()[0]
@@ -86,3 +89,50 @@ class MysqlDatabase(ServerDatabase):
                 begin, used = at, 0
             used += size
         yield rows[begin:]
+
+
+class _HubConnection(MySQLdb.connections.Connection):  # type: ignore[misc]  # the driver has no types
+    """One that waits between a question and its answer, once `wait` is set."""
+
+    wait: Callable[[], None] | None = None
+
+    def query(self, query: bytes | bytearray) -> None:
+        """Send *query*; return when its answer is there."""
+        if self.wait is None:
+            super().query(query)
+            return
+        self.send_query(bytes(query))
+        self.wait()
+        self.read_query_result()
+
+
+class HubMysqlDatabase(MysqlDatabase):
+    """A connection for single statements in the hub, with short answers.
+
+    The driver waits for the rest of an answer whose beginning is there. Answers below the server's net_buffer_length
+    are written at once, and on a Unix socket arrive so: `backend` sees to it that there are no others.
+    """
+
+    def __init__(self, arguments: dict[str, Any], what: str, waits: Waits, timeout_s: float) -> None:
+        """*timeout_s*: for an answer of the server, then it counts as lost."""
+        super().__init__(arguments, what)
+        self._connect = self._new_in_hub
+        self._waits = waits
+        self._timeout_s = timeout_s
+        self._fd = -1
+
+    def _new_in_hub(self) -> Any:
+        connection = self._waits.apart(lambda: self._make(_HubConnection))
+        self._fd = connection.fileno()
+        connection.wait = self._wait
+        return connection
+
+    def close(self) -> None:
+        """Release the connection; the next use makes another."""
+        if self._connection is not None:
+            self._waits.forget(self._fd)
+        super().close()
+
+    def _wait(self) -> None:
+        if not self._waits.ready(self._fd, is_writing=False, timeout_s=self._timeout_s):
+            raise MySQLdb.OperationalError(2013, f"the server has not answered for {self._timeout_s:g} s")

@@ -10,9 +10,11 @@ from typing import Any, Final
 
 from neo_common.config.sections import Storage
 from neo_common.errors import BackendError
+from neo_storage.backends.base import PointReader, Waits
 from neo_storage.backends.dialect import Statement
-from neo_storage.backends.postgresql.connection import PostgresqlDatabase
+from neo_storage.backends.postgresql.connection import HubPostgresqlDatabase, PostgresqlDatabase
 from neo_storage.backends.postgresql.schema import DIALECT, SESSION
+from neo_storage.backends.range_reader import DatabaseReader
 from neo_storage.backends.server import UNKNOWN_FREE, ServerBackend, ServerDatabase
 
 _LOCK: Final = 0x4E454F53
@@ -56,10 +58,15 @@ class PostgresqlBackend(ServerBackend):
         if password:
             self._arguments["password"] = password
         self._directory = directory
+        self._timeout_s = timeout_s
 
     def database(self) -> ServerDatabase:
         """Return a connection, not yet made."""
         return PostgresqlDatabase(self._arguments, self.what)
+
+    def hub_reader(self, waits: Waits) -> PointReader | None:
+        """Return a reader for a greenlet of the hub."""
+        return DatabaseReader(HubPostgresqlDatabase(self._arguments, self.what, waits, self._timeout_s))
 
     def unsafe_settings(self, db: ServerDatabase) -> list[str]:
         """Return what could lose data. Raises: BackendError when the server does not take our settings."""

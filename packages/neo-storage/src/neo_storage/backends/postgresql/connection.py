@@ -1,7 +1,7 @@
 """Connections to PostgreSQL, and what its errors mean to us."""
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from typing import Any, Final
 
@@ -9,16 +9,20 @@ import psycopg2
 import psycopg2.extensions
 
 from neo_common.errors import BackendError, BackendLost, DataCorrupted, DiskFull
+from neo_storage.backends.base import Waits
 from neo_storage.backends.database import Row
 from neo_storage.backends.dialect import Many
 from neo_storage.backends.postgresql.queries import PREPARE, QUERIES
 from neo_storage.backends.postgresql.schema import SESSION
 from neo_storage.backends.server import ServerDatabase
+from neo_storage.native import wait_for
 
 _ROWS: Final = 1000
 _STATEMENT_BYTES: Final = 8 * 2**20
 """Of bytes in one statement, about: each becomes two digits, and the server's limit is 1 GB."""
 _BYTEA: Final = 17
+_CONNECT_S: Final = 10.0
+"""For each step of making a connection."""
 
 _REFUSED: Final = ("28", "3D000", "42501", "3F000")
 _CORRUPT: Final = ("XX001", "XX002")
@@ -50,6 +54,8 @@ def _as_bytes(value: Any, cursor: Any) -> bytes | None:
     return None if found is None else bytes(found)
 
 
+_OPTIONS: Final = " ".join(f"-c {n}={v}" for n, v in SESSION.items())
+_HAS_TABLES: Final = "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema() AND tablename = 'obj'"
 _BYTES: Final = psycopg2.extensions.new_type((_BYTEA,), "NEO_BYTES", _as_bytes)
 
 
@@ -117,3 +123,50 @@ class PostgresqlDatabase(ServerDatabase):
         out.write(struct.pack(">h", -1))
         out.seek(0)
         self._connection.cursor().copy_expert("COPY data (id, value) FROM STDIN (FORMAT binary)", out)
+
+
+class HubPostgresqlDatabase(PostgresqlDatabase):
+    """A connection for single statements in the hub, asynchronous as psycopg2 calls it: nothing in it blocks.
+
+    (Its other way, a callback that waits, is one for the whole process, and takes COPY from the applier.) It is made on
+    a native thread, as names of hosts are looked up; each statement is a transaction.
+    """
+
+    def __init__(self, arguments: dict[str, Any], what: str, waits: Waits, timeout_s: float) -> None:
+        """*timeout_s*: of silence of the server, then it counts as lost."""
+        super().__init__(arguments, what)
+        self._connect = lambda: waits.apart(self._new_asynchronous)
+        self._waits = waits
+        self._timeout_s = timeout_s
+        self._fd = -1
+
+    def _new_asynchronous(self) -> Any:
+        connection = psycopg2.connect(**self._arguments, options=_OPTIONS, async_=True)
+        self._finish(connection, wait_for, _CONNECT_S)
+        psycopg2.extensions.register_type(_BYTES, connection)
+        cursor = connection.cursor()
+        for text in PREPARE:
+            cursor.execute(text)
+            self._finish(connection, wait_for, _CONNECT_S)
+        self._fd = connection.fileno()
+        return connection
+
+    def execute(self, text: str, arguments: Sequence[object] | None = None) -> Any:
+        """Run one statement while other greenlets go on; return its cursor."""
+        cursor = self._connection.cursor()
+        cursor.execute(text, arguments)
+        self._finish(self._connection, self._waits.ready, self._timeout_s)
+        return cursor
+
+    def close(self) -> None:
+        """Release the connection; the next use makes another."""
+        if self._connection is not None:
+            self._waits.forget(self._fd)
+        super().close()
+
+    def _finish(self, connection: Any, ready: Callable[..., bool], timeout_s: float) -> None:
+        """Wait until what is under way is done, or has failed."""
+        while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
+            is_writing = state == psycopg2.extensions.POLL_WRITE
+            if not ready(connection.fileno(), is_writing=is_writing, timeout_s=timeout_s):
+                raise psycopg2.OperationalError(f"the server has not answered for {timeout_s:g} s")

@@ -17,7 +17,7 @@ from neo_common.ids import MAX_OID, MAX_TID, NO_TID, Oid, Partition, Tid
 from neo_common.runtime.exclusive import ExclusiveLock
 from neo_common.wire.schema import PIECE_BYTES
 from neo_storage.backends import logical
-from neo_storage.backends.base import Kept, Op, PackStep, RangeReader, Stored
+from neo_storage.backends.base import Kept, Op, PackStep, RangeReader, Stored, Waits
 from neo_storage.backends.kept import read_kept
 from neo_storage.backends.migration import migrate
 from neo_storage.backends.range_reader import DatabaseReader, stored
@@ -230,6 +230,10 @@ class SqliteBackend:
         return position
 
     # -------------------------------------------------------------------------------------------- the rest
+
+    def hub_reader(self, waits: Waits) -> None:
+        """None is needed: it is asked at once."""
+        del waits
 
     def range_reader(self) -> RangeReader:
         """Return a reader with a connection of its own."""
