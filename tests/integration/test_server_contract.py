@@ -1,12 +1,14 @@
 """MariaDB and PostgreSQL pass the suite that every back end passes, on private servers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from neo_storage.backends.base import Backend
+from neo_storage.backends.server import ServerDatabase
 from support.backend_contract import BackendContract, Backends
 from support.servers import MariaDB, PostgreSQL, Server, backend_on
+from support.sql_lint import unbound
 
 
 def _backends(server: Server) -> Iterator[Backends]:
@@ -28,6 +30,22 @@ def _backends(server: Server) -> Iterator[Backends]:
         backend.close()
     for database in {database for _, database in made}:
         server.give_back(database)
+
+
+@pytest.fixture(autouse=True)
+def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever a test does, its values are bound."""
+    texts: set[str] = set()
+    execute = ServerDatabase.execute
+
+    def listening(self: ServerDatabase, text: str, arguments: Sequence[object] | None = None) -> object:
+        texts.add(text)
+        return execute(self, text, arguments)
+
+    monkeypatch.setattr(ServerDatabase, "execute", listening)
+    yield
+    assert texts
+    assert [text for text in texts if unbound(text)] == []
 
 
 class TestMariaDB(BackendContract):
