@@ -2,8 +2,8 @@
 
 A crash point is the moment before somebody performs an effect (a packet sent, a record written, an answer given), from
 the beginning of a transaction over two partitions until all that follows from it is done. What the dying processes had
-just sent arrives, or none of it does; the others go on without them for a while, and then they come back. The checks are
-those of every simulation. With two points, the second process is lost after the first, at every later moment.
+just sent arrives, or none of it does; the others go on without them for a while, and then they come back. The checks
+are those of every simulation. With two points, the second process is lost after the first, at every later moment.
 """
 
 from __future__ import annotations
