@@ -212,6 +212,10 @@ class MemoryBackend:
     def disk(self) -> tuple[int, int]:
         return 0, 2**40
 
+    def news(self) -> tuple[str, ...]:
+        """Return nothing."""
+        return ()
+
     def close(self) -> None:
         """Nothing is held."""
 

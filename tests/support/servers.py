@@ -41,6 +41,12 @@ def _program(name: str, *folders: str) -> str:
     return found
 
 
+def needs_mariadb() -> None:
+    """Skip where a storage could not have a MariaDB of its own."""
+    _program("mariadbd")
+    _program("mariadb-install-db")
+
+
 def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

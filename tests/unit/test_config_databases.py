@@ -66,3 +66,16 @@ def test_password_comes_from_the_first_line_of_a_file_or_from_a_variable(tmp_pat
 
 def test_there_is_no_key_for_a_password(tmp_path: Path) -> None:
     assert "password: " in problems(tmp_path, "{type: mysql, name: n, user: u, server: h, password: hush}")
+
+
+def test_managed_server_lies_below_its_storage_and_takes_no_other_keys(tmp_path: Path) -> None:
+    database = config(tmp_path, "{type: mysql, managed: true}").storage("s1").database
+    assert database.server_directory == str(tmp_path / "s1/mariadb")
+    elsewhere = config(tmp_path, "{type: mysql, managed: true, server_directory: big}").storage("s1").database
+    assert elsewhere.server_directory == str(tmp_path / "big")
+    assert "is for type: mysql, not sqlite" in problems(tmp_path, "{managed: true}")
+    text = problems(tmp_path, "{type: mysql, managed: true, user: u, socket: s, port: 7}")
+    for key in ("user", "socket", "port"):
+        assert f"database.{key}: is chosen by a managed server itself" in text
+    shared = "{type: mysql, managed: true, server_directory: big}"
+    assert "has the same path as storages.s1" in problems(tmp_path, shared, shared)

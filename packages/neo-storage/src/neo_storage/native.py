@@ -43,6 +43,11 @@ def start(function: Callable[[], None]) -> Callable[[float], bool]:
     return wait
 
 
+def new_lock() -> Any:
+    """Return a lock between native threads, for moments only: who waits for it blocks its whole thread."""
+    return _allocate_lock()
+
+
 def pause(seconds: float) -> None:
     """Let this native thread rest. In the hub only before anything else runs in it: it blocks."""
     _sleep(seconds)

@@ -304,6 +304,8 @@ class StorageShell(Shell):
     def _watch_disk(self) -> None:
         never = Event()
         while True:
+            for text in self._backend.news():
+                log.warning("%s", text)
             self._tell_disk()
             never.wait(_DISK_S)
             self._flusher.make_spares()

@@ -259,7 +259,8 @@ class _Loader:
                 path=str(directory / database.path),
                 password_file=self._beside(database.password_file),
                 socket=self._beside(database.socket),
-                server_directory=self._beside(database.server_directory),
+                server_directory=self._beside(database.server_directory)
+                or (str(directory / "mariadb") if database.managed else ""),
             ),
             log=replace(node.log, path=str(directory / node.log.path)),
         )

@@ -108,7 +108,8 @@ def _distinct(config: Config) -> Iterator[Broken]:
             addresses[node.address].append(key)
             numbers[node.role, node.number].append(key)
     for name, storage in config.storages.items():
-        for path in sorted({storage.database.path, storage.log.path}):
+        managed = {storage.database.server_directory} if storage.database.managed else set()
+        for path in sorted({storage.database.path, storage.log.path, *managed}):
             folders[path].append(f"storages.{name}")
     for name, master in config.masters.items():
         folders[master.directory].append(f"masters.{name}")
@@ -140,6 +141,13 @@ def _databases(config: Config) -> Iterator[Broken]:
     owners: dict[object, str] = {}
     for name, storage in config.storages.items():
         key, d = f"storages.{name}.database", storage.database
+        if d.managed:
+            if d.type != "mysql":
+                yield Broken(f"{key}.managed", f"is for type: mysql, not {d.type}: change one of them")
+            for what in ("name", "user", "password_file", "password_variable", "socket", "server", "port"):
+                if getattr(d, what):
+                    yield Broken(f"{key}.{what}", "is chosen by a managed server itself: remove it, or `managed`")
+            continue
         if d.type == "sqlite":
             continue
         for what, value in (("name", d.name), ("user", d.user)):

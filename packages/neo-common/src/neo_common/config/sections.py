@@ -82,17 +82,23 @@ class Master(Node):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database:
-    """The back end of a storage. `path`, `cache`, `page`, `checkpoint` are SQLite's, the others the servers'."""
+    """The back end of a storage. `path`, `page`, `checkpoint` are SQLite's, those from `managed` on the servers'."""
 
     type: Annotated[Literal["sqlite", "mysql", "postgresql"], About("kind of database; mysql is MariaDB too")] = (
         "sqlite"
     )
     path: Annotated[FilePath, About("its file; relative to the directory of the storage")] = "neo.sqlite"
-    cache_bytes: Annotated[ByteCount, About("memory for pages, per connection", 1 * MB)] = 64 * MB
+    cache_bytes: Annotated[ByteCount, About("memory for pages, of each connection; managed: of the server", 1 * MB)] = (
+        64 * MB
+    )
     page_bytes: Annotated[ByteCount, About("size of a page, when the file is made", 512, 65536)] = 8 * KB
     checkpoint_bytes: Annotated[ByteCount, About("size of SQLite's own log at which it is copied back", 1 * MB)] = (
         16 * MB
     )
+    managed: Annotated[
+        bool,
+        About("mysql: the storage runs a private MariaDB, in `server_directory`; no keys from `name` to `port` then"),
+    ] = False
     name: Annotated[str, About("name of the database on its server; no other storage may have the same")] = ""
     user: Annotated[str, About("who we are to the server")] = ""
     password_file: Annotated[
@@ -108,7 +114,9 @@ class Database:
     timeout_s: Annotated[Duration, About("of silence of the server before a connection is given up", 1.0)] = 120.0
     server_directory: Annotated[
         FilePath,
-        About("where the server keeps its files, if on this host: their disk is watched; MariaDB tells by its socket"),
+        About(
+            "where the server has its files, if on this host: for free space; managed, empty: `mariadb` of the storage"
+        ),
     ] = ""
     unsafe: Annotated[
         bool, About("accept a server with settings that lose what it has called durable, when its machine fails")

@@ -398,5 +398,8 @@ class Backend(Reader, Protocol):
     def disk(self) -> tuple[int, int]:
         """Return (bytes used by the database, bytes free on its disk)."""
 
+    def news(self) -> Sequence[str]:
+        """Return what has happened to the database, since it was last asked, that an operator wants to know."""
+
     def close(self) -> None:
         """Release everything."""

@@ -8,6 +8,7 @@ the mark of this process (`owner`): whoever took it over meanwhile, by whatever 
 
 import os
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Final
@@ -28,6 +29,7 @@ from neo_storage.native import pause
 
 OPEN_S: Final = 30.0
 """How long a start waits for a server that is not there yet."""
+_NEWS_MAX: Final = 100
 LOCK_S: Final = 10.0
 """How long it waits for the server to notice that the last owner of the database is gone."""
 UNKNOWN_FREE: Final = 2**62
@@ -247,6 +249,8 @@ class ServerBackend(ABC):
         self._position = -1
         self._tried = -1
         self._used = 0
+        self._version = ""
+        self._news: deque[str] = deque(maxlen=_NEWS_MAX)
         self._writing: ServerDatabase | None = None
         self._reading: DatabaseReader | None = None
         self._writer: Writer
@@ -273,6 +277,10 @@ class ServerBackend(ABC):
         """Return the names of all tables in the database."""
 
     @abstractmethod
+    def version(self, db: ServerDatabase) -> str:
+        """Return which server it is, with its version."""
+
+    @abstractmethod
     def used_bytes(self, db: ServerDatabase) -> int:
         """Return how much the database takes on the server's disk."""
 
@@ -292,14 +300,14 @@ class ServerBackend(ABC):
             try:
                 return self._open()
             except BackendLost:
-                self.close()
+                self._disconnect()
                 if waited_s >= OPEN_S:
                     raise
                 pause(delay_s)
                 waited_s += delay_s
                 delay_s = min(2.0, 2 * delay_s)
             except BaseException:
-                self.close()
+                self._disconnect()
                 raise
 
     def _open(self) -> Kept:
@@ -323,7 +331,14 @@ class ServerBackend(ABC):
         return kept
 
     def _take(self, db: ServerDatabase) -> None:
-        """Check the settings of a server that we have just connected to, and take the lock."""
+        """Check the settings of a server that we have just connected to, and take the lock.
+
+        It may be another server than last time: upgraded, failed over, with other settings.
+        """
+        version = self.version(db)
+        if self._version not in ("", version):
+            self._news.append(f"{self.what} is kept by {version} now, was by {self._version}")
+        self._version = version
         unsafe = self.unsafe_settings(db)
         if unsafe and not self._is_unsafe:
             raise BackendError(
@@ -395,6 +410,9 @@ class ServerBackend(ABC):
 
     def close(self) -> None:
         """Release everything; harmless when done already, or never opened."""
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         writing, self._writing = self._writing, None
         reading, self._reading = self._reading, None
         if writing is not None:
@@ -473,6 +491,13 @@ class ServerBackend(ABC):
     def piece(self, partition: Partition, oid: Oid, tid: Tid, offset: int) -> bytes | None:
         """Return a piece of a value. Blocks."""
         return self._reader().piece(partition, oid, tid, offset)
+
+    def news(self) -> Sequence[str]:
+        """Return what has happened to the server."""
+        found = []
+        while self._news:
+            found.append(self._news.popleft())
+        return found
 
     def disk(self) -> tuple[int, int]:
         """Return (bytes used by the database when last looked at, bytes free on its disk). Asks no server."""

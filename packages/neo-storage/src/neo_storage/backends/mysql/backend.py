@@ -10,17 +10,23 @@ from pathlib import Path
 from typing import Any, Final
 
 from neo_common.config.sections import Storage
-from neo_common.errors import BackendError
+from neo_common.errors import BackendError, BackendLost
 from neo_common.wire.schema import PIECE_BYTES
-from neo_storage.backends.base import PointReader, Waits
+from neo_storage.backends.base import Kept, PointReader, Waits
 from neo_storage.backends.dialect import Statement
-from neo_storage.backends.mysql.connection import HubMysqlDatabase, MysqlDatabase
+from neo_storage.backends.mysql.connection import HubMysqlDatabase, MysqlDatabase, make_database
 from neo_storage.backends.mysql.hub_reader import ANSWER_BYTES, MysqlHubReader
+from neo_storage.backends.mysql.layout import Layout
+from neo_storage.backends.mysql.managed import ManagedServer, commands_of
 from neo_storage.backends.mysql.schema import DIALECT
 from neo_storage.backends.server import UNKNOWN_FREE, ServerBackend, ServerDatabase
 
 _PACKET_BYTES: Final = 4 * PIECE_BYTES
 """What the server must take in one statement, at least: a piece, each byte of which may become two."""
+
+
+_MANAGED: Final = "neo"
+"""The one database of a managed server."""
 
 
 class MysqlBackend(ServerBackend):
@@ -110,6 +116,12 @@ class MysqlBackend(ServerBackend):
         rows = db.rows(Statement("SELECT table_name FROM information_schema.tables WHERE table_schema = database()"))
         return {name for (name,) in rows}
 
+    def version(self, db: ServerDatabase) -> str:
+        """Return which server it is."""
+        row = db.one(Statement("SELECT @@version"))
+        text = str(row[0]) if row else "?"
+        return text if "MariaDB" in text else f"MySQL {text}"
+
     def used_bytes(self, db: ServerDatabase) -> int:
         """Return what InnoDB's statistics say."""
         row = db.one(
@@ -127,9 +139,55 @@ class MysqlBackend(ServerBackend):
         return status.f_bavail * status.f_frsize
 
 
+class ManagedMysqlBackend(MysqlBackend):
+    """The same on a server of its own, which is started with it and stopped with it."""
+
+    def __init__(
+        self, directory: Path, *, cache_bytes: int, readers: int, timeout_s: float = 120.0, is_unsafe: bool = False
+    ) -> None:
+        """*directory*: of the server. *cache_bytes*: its buffer pool. Raises: ConfigError if there is no MariaDB."""
+        layout = Layout(directory)
+        super().__init__(
+            database=_MANAGED, user="root", socket=str(layout.socket), timeout_s=timeout_s, is_unsafe=is_unsafe
+        )
+        commands = commands_of(layout, cache_bytes=cache_bytes, readers=readers)
+        self.server = ManagedServer(layout, commands, answers=self._answers, tell=self._news.append)
+
+    def _answers(self) -> bool:
+        """Ask whether the server does, and make the database in it."""
+        arguments = {**self._arguments, "database": "", "connect_timeout": 2}
+        try:
+            make_database(arguments, _MANAGED)
+        except BackendLost:
+            return False
+        return True
+
+    def open(self) -> Kept:
+        """Start the server, then as on any other."""
+        self.server.start()
+        try:
+            return super().open()
+        except BaseException:
+            self.server.stop()
+            raise
+
+    def close(self) -> None:
+        """Disconnect, then stop the server."""
+        super().close()
+        self.server.stop()
+
+
 def make(storage: Storage, password: str) -> MysqlBackend:
-    """Return the back end that *storage* is configured with."""
+    """Return the back end that *storage* is configured with. Raises: ConfigError."""
     d = storage.database
+    if d.managed:
+        return ManagedMysqlBackend(
+            Path(d.server_directory),
+            cache_bytes=d.cache_bytes,
+            readers=d.readers,
+            timeout_s=d.timeout_s,
+            is_unsafe=d.unsafe,
+        )
     return MysqlBackend(
         database=d.name,
         user=d.user,

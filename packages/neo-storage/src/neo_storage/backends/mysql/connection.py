@@ -46,6 +46,21 @@ def translate(error: Exception, doing: str) -> BackendError:
     return BackendError(text)
 
 
+def make_database(arguments: dict[str, Any], name: str) -> None:
+    """Make the database *name*, unless it is there. *arguments* of MySQLdb.connect, without one.
+
+    Raises: BackendLost when the server does not answer, BackendError when it refuses.
+    """
+    try:
+        connection = MySQLdb.connect(**arguments)
+        try:
+            connection.cursor().execute(f"CREATE DATABASE IF NOT EXISTS {name}")
+        finally:
+            connection.close()
+    except MySQLdb.Error as error:
+        raise translate(error, f"making the database {name}") from error
+
+
 class MysqlDatabase(ServerDatabase):
     """A connection, made when it is needed."""
 

@@ -96,6 +96,11 @@ class PostgresqlBackend(ServerBackend):
         rows = db.rows(Statement("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"))
         return {name for (name,) in rows}
 
+    def version(self, db: ServerDatabase) -> str:
+        """Return which server it is."""
+        row = db.one(Statement("SHOW server_version"))
+        return f"PostgreSQL {row[0] if row else '?'}"
+
     def used_bytes(self, db: ServerDatabase) -> int:
         """Return the size of the database."""
         row = db.one(Statement("SELECT pg_database_size(current_database())"))

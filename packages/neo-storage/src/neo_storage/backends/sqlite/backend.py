@@ -248,6 +248,10 @@ class SqliteBackend:
         status = os.statvfs(self._path.parent)
         return used, 0 if self._is_full else status.f_bavail * status.f_frsize
 
+    def news(self) -> Sequence[str]:
+        """Return nothing: a file has no life of its own."""
+        return ()
+
     def close(self) -> None:
         """Release everything; harmless when done already, or never opened."""
         for name in ("_reader", "_connection"):

@@ -1,0 +1,143 @@
+"""A storage with a MariaDB of its own: it comes and goes with the storage, and whoever dies, nothing is lost."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from BTrees.Length import Length
+from ZODB.DB import DB
+
+from neo_admin import supervise
+from neo_admin.core.programs import nodes_of_host
+from neo_admin.supervise import Supervisord
+from neo_common.config.loader import load
+from support.cluster import Cluster
+from support.counting import RECOVERY_DEADLINE_S, WRITERS, Writer, check_all
+from support.servers import needs_mariadb
+
+DEADLINE_S = 60.0
+pytestmark = pytest.mark.timeout(300)
+
+
+def servers_of(directory: Path) -> list[int]:
+    """Return the process ids of all MariaDB servers with files below *directory*."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:  # it has ended meanwhile
+            continue
+        if command[0].endswith(b"mariadbd") and any(os.fsencode(f"--datadir={directory}") in word for word in command):
+            found.append(int(folder.name))
+    return found
+
+
+def reach(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    needs_mariadb()
+    with Cluster(tmp_path / "c", databases=[{"type": "mysql", "managed": True, "cache": "32MB"}]) as running:
+        db = DB(running.open())
+        with db.transaction() as connection:
+            for number in range(WRITERS):
+                for side in ("left", "right"):
+                    connection.root()[f"{side}-{number}"] = Length()
+        db.close()
+        yield running
+    assert servers_of(running.directory) == [], "a storage that has stopped leaves no server"
+
+
+def is_found(cluster: Cluster) -> bool:
+    """Whether the database of s1 has come back as often as it was lost."""
+    log = (cluster.directory / "s1.log").read_text().rpartition("listens at")[2]
+    return log.count("the database is away") == log.count("the database is back")
+
+
+def under_load(cluster: Cluster, deed: Callable[[], None], times: int) -> None:
+    """Do *deed* so often while writers count; then hold the cluster against what they were told."""
+    writers = [Writer(cluster, number) for number in range(WRITERS)]
+    for writer in writers:
+        writer.start()
+    for _ in range(times):
+        for writer in writers:
+            writer.wait_for(5, RECOVERY_DEADLINE_S)
+        deed()
+        for writer in writers:
+            writer.wait_for(5, RECOVERY_DEADLINE_S)
+    for writer in writers:
+        writer.stop()
+    reach(lambda: is_found(cluster))  # until then long reads, as by an iterator, are refused
+    check_all(cluster, writers)
+
+
+def test_server_killed_under_load_is_started_again_and_the_node_lives(cluster: Cluster) -> None:
+    killed = list[int]()
+
+    def deed() -> None:
+        (pid,) = servers_of(cluster.directory)
+        killed.append(pid)
+        os.kill(pid, signal.SIGKILL)
+        reach(lambda: servers_of(cluster.directory) not in ([], [pid]))
+
+    under_load(cluster, deed, 3)
+    assert len(set(killed)) == 3
+    log = (cluster.directory / "s1.log").read_text()
+    assert log.count("the managed MariaDB was killed by signal 9; it is started again in") == 3
+
+
+def test_storage_killed_under_load_finds_its_server_and_there_are_never_two(cluster: Cluster) -> None:
+    seen = list[int]()
+
+    def deed() -> None:
+        cluster.kill("s1")
+        cluster.start("s1")
+        # By now the kernel has told the old one, and it stops; the new one waits for that.
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline:
+            seen.append(len(servers_of(cluster.directory)))
+
+    under_load(cluster, deed, 3)
+    assert max(seen) == 1
+    assert len(servers_of(cluster.directory)) == 1
+
+
+def test_both_killed_at_once_lose_nothing(cluster: Cluster) -> None:
+    def deed() -> None:
+        pids = servers_of(cluster.directory)
+        cluster.kill("s1")
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue  # it was quick to stop
+        cluster.start("s1")
+
+    under_load(cluster, deed, 2)
+
+
+def test_supervisord_stopped_leaves_nothing(tmp_path: Path) -> None:
+    needs_mariadb()
+    cluster = Cluster(tmp_path, databases=[{"type": "mysql", "managed": True}])
+    config = load(str(cluster.config))
+    supervisord = Supervisord(supervise.write(config, nodes_of_host(config, "")))
+    supervisord.start()
+    try:
+        cluster.wait_running()
+        assert len(servers_of(tmp_path)) == 1
+        pid = next(process.pid for process in supervisord.processes() if process.name == "s1")
+        os.kill(pid, signal.SIGKILL)
+        reach(lambda: next(p.pid for p in supervisord.processes() if p.name == "s1") not in (0, pid))
+        cluster.wait_running()
+    finally:
+        supervisord.shutdown(DEADLINE_S)
+        supervisord.close()
+    assert servers_of(tmp_path) == []
