@@ -25,6 +25,14 @@ from support.world import Process
         ("crowd", 5, 0),
         # A Commit came between what went ahead of a vote and the Sync that names it: the record was not whole.
         ("tiny_2rep", 7, 0),
+        # A client was given up while its sealed transaction waited for a ceiling: nobody ended its votes.
+        ("rebuild", 500093, 4),
+        # A change was begun before the new primary's own promise was on its disk: no master was asked to hold it.
+        ("m3_abort_A", 500157, 4),
+        # Of the simulator: what it takes from a cell out of date was not told to the checker.
+        ("m3_pair", 500087, 4),
+        # Of the simulator: it took from a cell whose table, out of date, was not durable yet.
+        ("pair_1rep", 500323, 4),
     ],
 )
 def test_what_once_failed_does_not(scenario: str, seed: int, fault_count: int) -> None:

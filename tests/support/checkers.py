@@ -278,6 +278,13 @@ class Oracle:
         return sorted((tid, self.first_name(t)) for t, tid in view.items() if oid in self.committed[t].writes)
 
 
+class Spoiled(NamedTuple):
+    """What the simulator took from a cell that is out of date. A crash may bring it back."""
+
+    partition: Partition
+    tids: frozenset[Tid]
+
+
 class Committed:
     """What the log of one storage says, record by record."""
 
@@ -285,6 +292,8 @@ class Committed:
         self.node = NO_NODE
         self.left: set[Partition] = set()
         """Partitions of which the cell was dropped at some time."""
+        self.perhaps: set[tuple[Partition, Tid]] = set()
+        """What may not be there any more, although a log says so."""
         self.voted: dict[tuple[Ttid, Partition], Record] = {}
         self.stored: dict[tuple[Ttid, Partition], list[Write]] = {}
         self.history: dict[tuple[Partition, Oid], dict[Tid, Ttid]] = {}
@@ -334,6 +343,8 @@ class Committed:
             case CopyIn(_, ops, _):
                 for op in ops:
                     self._copied(op)
+            case Spoiled(partition, tids):
+                self.perhaps |= {(partition, tid) for tid in tids}
             case _:
                 pass
 
@@ -359,6 +370,8 @@ class Committed:
 
     def _write(self, ttid: Ttid, partition: Partition, tid: Tid, oids: Iterable[Oid]) -> None:
         old = self.tids.setdefault((partition, ttid), tid)
+        if old != tid and (partition, old) in self.perhaps:
+            self.tids[partition, ttid] = old = tid
         check(old == tid, 12, f"{ttid} is {old:x} and {tid:x} in one cell of {partition}")
         for oid in oids:
             self.history.setdefault((partition, oid), {})[tid] = ttid

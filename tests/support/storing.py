@@ -41,7 +41,7 @@ from neo_storage.core.settings import StorageSettings
 from neo_storage.core.tentative import MemorySpool
 from neo_storage.points import perform
 from neo_storage.ranges import compare, look_for, own, pull
-from support.checkers import Committed
+from support.checkers import Committed, Spoiled
 from support.memory_backend import MemoryBackend, State, Trans
 from support.seeking import Seeker
 from support.world import World
@@ -75,7 +75,7 @@ class Disk:
         self.saved_position = -1
         self.since: list[tuple[int, tuple[Op, ...]]] = []
         """What it has applied since."""
-        self.copies: list[tuple[int, CopyIn]] = []
+        self.copies: list[tuple[int, CopyIn | Spoiled]] = []
         """What was copied, each with the position of the last log record before it."""
         self.saved_copies: list[CopyIn] = []
         """Those of them that the checkpoint has."""
@@ -139,7 +139,9 @@ class Storing(Seeker):
         for position, ops in disk.since:
             disk.backend.apply(ops, position)
         there = [*map(id, disk.saved_copies), *(id(ops) for _, ops in disk.since)]
-        disk.copies = [c for c in disk.copies if id(c[1]) in there or id(c[1].ops) in there]
+        disk.copies = [
+            (at, c) for at, c in disk.copies if isinstance(c, Spoiled) or id(c) in there or id(c.ops) in there
+        ]
 
     def named(self, node: NodeId) -> None:
         if self.node == NO_NODE:
@@ -182,8 +184,6 @@ class Storing(Seeker):
                 disk.ever.append((position, record))
                 self._spool.note(position, record)
                 self.world.note(self.name, "appends", (position, record))
-                if isinstance(record, LogTable):
-                    self._spoil(position, record)
                 if urgent:
                     self._flush(self.incarnation)
                 elif not self._flush_due:
@@ -215,22 +215,29 @@ class Storing(Seeker):
                 super().perform(effect)
 
     def _spoil(self, position: int, record: LogTable) -> None:
-        """Leave any part of an OUT_OF_DATE cell, and something that never was committed: so copies may find it."""
+        """Leave any part of an OUT_OF_DATE cell, and something that never was committed: so copies may find it.
+
+        When the table is durable here: without it the cell would be readable after a power cut.
+        """
         # None of the world's numbers, so that seeds keep their meaning.
         rng = random.Random(self.world.seed * 1_000_003 + position)
         for p, row in record.table.rows:
             copy = self.core.copies.copies.get(p)
             is_untouched = copy is None or (copy.reached == NO_TID and copy.step in (Step.WAIT, Step.COUNT))
-            if dict(row).get(self.node) != CellState.OUT_OF_DATE or not is_untouched or rng.random() < 0.5:
+            states = {dict(row).get(self.node), self.core.image.table.state(p, self.node)}
+            if states != {CellState.OUT_OF_DATE} or not is_untouched or rng.random() < 0.5:
                 continue
             for state in (self.disk.backend.state, self.disk.saved):
                 if p in state.cells:
-                    self._spoil_cell(state, p, random.Random(rng.random()))
+                    taken = self._spoil_cell(state, p, random.Random(rng.random()))
+                    self.disk.copies.append((position, Spoiled(p, taken)))
 
-    def _spoil_cell(self, state: State, p: Partition, rng: random.Random) -> None:
+    def _spoil_cell(self, state: State, p: Partition, rng: random.Random) -> frozenset[Tid]:
+        """Return the tids of what is gone."""
         cell, transactions = state.cells[p], state.transactions.get(p, {})
         tids = sorted(transactions)
-        for tid in [t for t in tids if rng.random() < 0.3]:
+        taken = frozenset(t for t in tids if rng.random() < 0.3)
+        for tid in sorted(taken):
             del transactions[tid]
             for oid in list(cell):
                 cell[oid] = tuple(r for r in cell[oid] if r.tid != tid)
@@ -241,6 +248,7 @@ class Storing(Seeker):
                 transactions[stray.tid] = Trans(Ttid(Session(99), int(stray.tid)), Metadata(b"", b"", b""), (p,))
             if not cell[oid]:
                 del cell[oid]
+        return taken
 
     def _flush(self, incarnation: int) -> None:
         if not self.alive or self.incarnation != incarnation:
@@ -256,7 +264,11 @@ class Storing(Seeker):
         if not self.alive or self.incarnation != incarnation:
             return
         self._is_flushing = False
+        new = [(at, r) for at, r in self.disk.records if self.disk.durable < at <= position]
         self.disk.durable = position
+        for at, record in new:
+            if isinstance(record, LogTable):
+                self._spoil(at, record)
         self.feed(Durable(position))
         if self.alive and self.disk.position > self.disk.durable:
             self._flush(incarnation)
@@ -284,7 +296,8 @@ class Storing(Seeker):
         if is_save or rng.random() < 0.2:
             disk.saved = cheap_copy(disk.backend.state)
             disk.saved_position = disk.backend.state.position
-            disk.saved_copies = [c for _, c in disk.copies if c not in [w for _, w in self._to_apply]]
+            waiting = [w for _, w in self._to_apply]
+            disk.saved_copies = [c for _, c in disk.copies if isinstance(c, CopyIn) and c not in waiting]
             disk.since = []
             needed = self.core.needed_from(disk.saved_position)
             disk.records = [r for r in disk.records if r[0] >= min(needed, disk.position)]

@@ -223,6 +223,24 @@ def test_sealing_goes_on_when_its_client_is_lost() -> None:
     assert r.to(S1, s.Commit)
 
 
+def test_what_is_sealed_is_committed_when_its_client_is_given_up_while_it_waits_for_the_ceiling() -> None:
+    """Its votes were told already, and left alone since it was being sealed: nobody else would end them."""
+    r = Reign().run(C1)
+    slow(r, s.Seal, S2)
+    slow(r, s.SetCeilings, S2)
+    packet = r.finish(C1, mode=s.Mode.A)
+    r.say(C1, packet)
+    r.lose(C1)
+    r.tick(20.0)  # the grace is over, and the clock above the ceiling
+    r.say(S2, s.VotedBy(packet.ttid.session, (s.VotedId(packet.ttid, 1, packet.parts),)))
+    r.say(S2, s.SealOk(packet.ttid, 1))
+    assert not r.to(S1, s.Commit)
+    r.say(S2, s.CeilingsOk(r.to(S2, s.SetCeilings)[-1].ceilings))
+    assert not r.to(S1, s.SAbort)
+    assert [c.ttid for c in r.to(S1, s.Commit)] == [packet.ttid]
+    assert not r.core.sealing
+
+
 def test_seal_is_repeated_to_a_storage_that_comes_back() -> None:
     r = Reign(storages=1, replicas=0).run(C1)
     slow(r, s.Seal)

@@ -873,6 +873,10 @@ class MasterBase(ABC):
         """Queue a request until the ceilings are higher (oids)."""
 
     @abstractmethod
+    def check_seal(self, ttid: Ttid) -> None:
+        """Commit what is sealed (transactions)."""
+
+    @abstractmethod
     def drop_waiting(self, ttid: Ttid) -> None:
         """Forget a Finish that waits (oids)."""
 

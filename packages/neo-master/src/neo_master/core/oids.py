@@ -155,6 +155,9 @@ class Oids(MasterBase):
             if self.waiting:  # it waits again: so do those behind it
                 self.waiting.extend(waiting[i + 1 :])
                 break
+        for ttid in sorted(self.sealing):  # those whose client is lost too
+            if ttid in self.sealing:
+                self.check_seal(ttid)
         self.has_waited = False
 
     def retry(self, client: NodeId, packet: Packet, request: int) -> None:

@@ -174,7 +174,8 @@ class RegisterHolder(MasterBase):
         if self.proposed is not None:
             self.put_forward(self.proposed_table)
         elif self.is_running:
-            self.put_forward(self.pt)
+            # A change may have been begun before this master had promised it to itself, and waits for being held.
+            self.put_forward(self.pt if self.next_change is None else self.next_change.table)
         else:
             self.try_start()
 

@@ -54,6 +54,7 @@ class Transactions(MasterBase):
             self.refuse_dead(client, packet)
         elif packet.ttid in self.sealing:
             self.sealing[packet.ttid] = self.sealing[packet.ttid]._replace(client=client)
+            self.check_seal(packet.ttid)
         else:
             why = self.why_not(client, packet)
             if why:
@@ -137,10 +138,12 @@ class Transactions(MasterBase):
             self.check_seal(packet.ttid)
 
     def check_seal(self, ttid: Ttid) -> None:
-        """Commit, when the seal is durable on every readable cell of the lowest partition."""
+        """Commit, when the seal is durable on every readable cell of the lowest partition.
+
+        It counts as being sealed until it has its tid: its client may be lost while it waits for a ceiling.
+        """
         sealing = self.sealing[ttid]
-        if self.readable_in(min(sealing.finish.parts)) <= sealing.done:
-            del self.sealing[ttid]
+        if self.readable_in(min(sealing.finish.parts)) <= sealing.done and not self.is_waiting(ttid):
             self.commit(sealing.client, sealing.finish)
 
     # ------------------------------------------------------------------------------------------ commit
@@ -172,6 +175,7 @@ class Transactions(MasterBase):
         decision = Decision(ttid, attempt, tid, parts)
         written = {n for p in parts for n in self.written_in(p)}
         self.decided[ttid] = decision
+        self.sealing.pop(ttid, None)
         self.unacked[ttid] = set(written)
         self.pending.discard((ttid, attempt))
         for storage in sorted(written & self.obeying):
