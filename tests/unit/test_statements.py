@@ -51,6 +51,7 @@ EXPRESSIONS = {
     ("backends/server.py", "self.schema"): "how the dialect calls the schema of a connection: a function of SQL",
     ("backends/server.py", "doing"): "what an error says",
     ("backends/mysql/connection.py", "text"): "what an error says",
+    ("backends/mysql/connection.py", "name"): "the database of a managed server: a constant of ours",
     ("backends/mysql/backend.py", "name"): "a constant two lines above",
     ("backends/postgresql/backend.py", "_LOCK"): "a constant",
     ("backends/sqlite/connection.py", "name"): "a setting of ours",
