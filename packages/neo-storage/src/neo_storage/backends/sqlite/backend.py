@@ -50,7 +50,7 @@ class SqliteBackend:
 
         `page_bytes` counts when the file is made (4, 8 and 16 kB were measured within noise of each other).
         """
-        self._path = path
+        self._path = path.resolve()  # two names of one file must be one lock, and one write-ahead log
         self._cache_bytes = cache_bytes
         self._page_bytes = page_bytes
         self._wal_bytes = wal_bytes
