@@ -25,6 +25,7 @@ import psycopg2
 import pytest
 
 from neo_storage.backends.base import Backend
+from neo_storage.backends.logical import CONFIG, TABLES
 from neo_storage.backends.mysql.backend import MysqlBackend
 from neo_storage.backends.postgresql.backend import PostgresqlBackend
 
@@ -55,6 +56,8 @@ class Server:
     """A private server. `options`: more of its own options, `name=value`."""
 
     kind: ClassVar[str]
+    begin_alone: ClassVar[str]
+    """Begins a transaction that waits for all others that write."""
     _shared: ClassVar["Server | None"] = None
 
     def __init__(self, options: dict[str, str] | None = None) -> None:
@@ -72,6 +75,7 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
         self._names = itertools.count(1)
         self._free: list[str] = []
+        self._used: list[str] = []
         atexit.register(self.end)
         self.install()
         self.start()
@@ -190,6 +194,32 @@ class Server:
         """Remove all that is in it."""
         raise NotImplementedError
 
+    def used_database(self) -> str:
+        """Return a database with NEO's tables, as they are when they were just made; or an empty one."""
+        return self._used.pop() if self._used else self.new_database()
+
+    def give_back_used(self, database: str) -> None:
+        """Remove the rows of a database, but not its tables: hundreds of tests would wait for those."""
+        if self.process is None:
+            return
+        connection = self.connect(database)
+        cursor = connection.cursor()
+        try:
+            # Whoever used it was killed a moment ago: what it has begun ends first.
+            cursor.execute(self.begin_alone)
+            for table in TABLES:
+                if table is not CONFIG:
+                    cursor.execute(f"DELETE FROM {table.name}")
+            cursor.execute("DELETE FROM config WHERE name NOT IN ('format', 'minimum_reader', 'position')")
+            cursor.execute("UPDATE config SET number = -1 WHERE name = 'position'")
+            cursor.execute("COMMIT")
+        except (MySQLdb.ProgrammingError, psycopg2.ProgrammingError):
+            self.give_back(database)  # killed before it had made its tables
+        else:
+            self._used.append(database)
+        finally:
+            connection.close()
+
     def execute(self, text: str, database: str = "", arguments: tuple[object, ...] | None = None) -> list[Any]:
         """Run SQL as the administrator; return the rows."""
         connection = self.connect(database)
@@ -205,6 +235,7 @@ class MariaDB(Server):
     """MariaDB."""
 
     kind = "mariadb"
+    begin_alone = "START TRANSACTION"  # each DELETE waits for rows that are locked
 
     def install(self) -> None:
         """Make the data directory."""
@@ -214,6 +245,7 @@ class MariaDB(Server):
                 _program("mariadb-install-db"),
                 "--no-defaults",
                 f"--datadir={self.data}",
+                f"--tmpdir={self.data}",  # at its start a server removes what others have in a common one
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
                 "--skip-name-resolve",
@@ -224,6 +256,7 @@ class MariaDB(Server):
         """Return what starts the server."""
         options = {
             "datadir": str(self.data),
+            "tmpdir": str(self.data),
             "socket": self.socket,
             "pid-file": str(self.path / "pid"),
             "skip-networking": "1",
@@ -274,6 +307,7 @@ class PostgreSQL(Server):
     """PostgreSQL."""
 
     kind = "postgresql"
+    begin_alone = f"BEGIN; LOCK TABLE {', '.join(table.name for table in TABLES)} IN ACCESS EXCLUSIVE MODE"
     _FOLDERS = tuple(sorted(glob("/usr/lib/postgresql/*/bin"), reverse=True))
 
     def install(self) -> None:

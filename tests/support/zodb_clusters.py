@@ -34,6 +34,7 @@ ONE = Shape(1, 0)
 TWO = Shape(2, 0)
 COPIES = Shape(2, 1)
 POSTGRESQL = Shape(2, 1, servers=("postgresql", "postgresql"))
+MARIADB = Shape(2, 1, servers=("mysql", "mysql"))
 MIXED = Shape(2, 1, servers=("mysql", "postgresql"))
 
 
@@ -48,7 +49,7 @@ class QuickCluster(Cluster):
 
     def __init__(self, shape: Shape, zygote: Zygote) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="neo-zodb-", dir=TEMPORARY))
-        self.servers = [(server, server.new_database()) for server in (SERVERS[kind]() for kind in shape.servers)]
+        self.servers = [(server, server.used_database()) for server in (SERVERS[kind]() for kind in shape.servers)]
         super().__init__(
             self.path,
             storages=shape.storages,
@@ -82,7 +83,7 @@ class QuickCluster(Cluster):
                 wrong += f"{name} complains:\n{log}\n"
             daemon.send_signal(signal.SIGKILL)
         for server, database in self.servers:
-            server.give_back(database)
+            server.give_back_used(database)
         shutil.rmtree(self.path, ignore_errors=True)
         return wrong
 
@@ -102,8 +103,8 @@ class Pool:
     def take(self) -> QuickCluster:
         """Return a cluster that runs, or will in a moment. The caller ends it."""
         if not self._begun:
-            self._begun = True
             self._prepare()
+            self._begun = True
         cluster = self._spare.get()
         self._prepare()
         cluster.taken()
@@ -131,7 +132,7 @@ class Pool:
             cls._zygote = None
 
 
-POOLS = {shape: Pool(shape) for shape in (ONE, TWO, COPIES, POSTGRESQL, MIXED)}
+POOLS = {shape: Pool(shape) for shape in (ONE, TWO, COPIES, MARIADB, POSTGRESQL, MIXED)}
 
 
 @contextmanager

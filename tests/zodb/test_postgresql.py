@@ -1,9 +1,9 @@
-"""Some of ZODB's suites: two storages on PostgreSQL, each with all partitions (`test_mixed.py` runs all of them)."""
+"""ZODB's suites: two storages with all partitions, both on PostgreSQL; plain threads."""
 
 import pytest
 
-from support.zodb_cases import DatabaseCase, ExternalGCCase, RecoveryCase, make
+from support.zodb_cases import CASES, make
 from support.zodb_clusters import POSTGRESQL
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
-globals().update(make(POSTGRESQL, DatabaseCase, ExternalGCCase, RecoveryCase))
+globals().update(make(POSTGRESQL, *CASES))
