@@ -349,6 +349,51 @@ class BackendContract:
         assert ask(values=False) == (without, 0)
         reader.close()
 
+    def test_transactions_are_the_same_however_they_are_read(
+        self, backend: Backend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In groups, pages and rows of any size: what is cut off is read again."""
+        for number in range(1, 12):
+            oids = range(number % 3, number * 2 if number != 6 else 30, 1 + number % 2)
+            backend.apply([commit(Tid(number << 32), *(write(oid, b"%d" % number) for oid in oids))], number)
+        reader = backend.range_reader()
+        found, current = set[object](), set[object]()
+        for group, rows, page in ((64, 2000, 1000), (2, 3, 2), (3, 1, 3), (1, 5, 7), (5, 4, 1)):
+            monkeypatch.setattr("neo_storage.backends.iterating._GROUP", group)
+            monkeypatch.setattr("neo_storage.backends.iterating._ROWS", rows)
+            monkeypatch.setattr("neo_storage.backends.server.PAGE_ROWS", page)
+            for descending in (False, True):
+                for parts, limit, room in (([P0, P1], 100, 2**20), ([P1], 4, 2**20), ([P0, P1], 100, 1500)):
+                    answers, low, high = list[object](), Tid(0), END
+                    while True:
+                        some, at = reader.transactions(
+                            parts,
+                            low,
+                            high,
+                            descending=descending,
+                            revisions=True,
+                            values=True,
+                            limit=limit,
+                            limit_bytes=room,
+                        )
+                        answers.append(some)
+                        if not at:
+                            break
+                        low, high = (low, at) if descending else (at, high)
+                    found.add((descending, tuple(parts), limit, room, tuple(answers)))
+            assert len(found) == 6, (group, rows, page)
+            for part in (P0, P1):
+                records, first = list[Revision](), Oid(0)
+                while True:
+                    more, following = reader.records(part, first, END, newer=False, limit=7, limit_bytes=2**20)
+                    records += more
+                    if following is None:
+                        break
+                    first = following
+                current.add((part, tuple(records)))
+            assert len(current) == 2, (group, rows, page)
+        reader.close()
+
     def test_transactions_stop_at_the_limit_of_bytes_and_go_on(self, backend: Backend) -> None:
         tids = [Tid(number << 32) for number in range(1, 21)]
         backend.apply([commit(tid, write(tid >> 32, bytes(1000))) for tid in tids], 0)

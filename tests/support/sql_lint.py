@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 from neo_common.wire.schema import PIECE_BYTES, Compression
-from neo_storage.backends.statements import PAGE_ROWS
 
 _TOKENS: Final = re.compile(
     r"""
@@ -22,7 +21,7 @@ _TOKENS: Final = re.compile(
     """,
     re.VERBOSE,
 )
-_NUMBERS: Final = {0, 1, PIECE_BYTES, int(Compression.ABSENT), PAGE_ROWS}
+_NUMBERS: Final = {0, 1, PIECE_BYTES, int(Compression.ABSENT)}
 _TEXTS: Final = {
     "''", "','", "';'",  # what a digest is made of
     "'owner'", "'obj'", "'neo.'", "', '", "'advisory'",  # names of our own, and of the server

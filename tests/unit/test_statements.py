@@ -72,9 +72,9 @@ def texts(queries: Statements) -> Iterator[tuple[str, str]]:
             case Many():
                 yield name, value.single
                 yield name, value.head + value.between.join([value.row] * 3) + value.tail
-            case Scan(rows, edge, _):
+            case Scan(rows, page, _):
                 yield from of(name, rows)
-                yield from of(name, edge)
+                yield from of(name, page)
             case tuple():
                 for one in value:
                     yield from of(name, one)
@@ -134,7 +134,7 @@ def test_what_builds_statements_at_import_sees_no_values() -> None:
     for name in sorted(FORMATTED):
         functions = {function for function, _ in formatted(SOURCES / name)}
         later = {f for f in functions if f and not f.partition(".")[0].endswith(("Dialect", "Statements"))}
-        assert later <= {"_edge", "quoted", "listed"}, f"{name}: {later}"
+        assert later <= {"_prepare", "quoted", "listed"}, f"{name}: {later}"
 
 
 def test_only_connections_speak_to_drivers() -> None:

@@ -33,13 +33,13 @@ class Many(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """A walk in the order of a key, its first two arguments the ends of the walk (included).
+    """A walk in the order of a key, the first column; its first two arguments are the ends of the walk (included).
 
-    Where a walk cannot be broken off cheaply it goes in pages: `edge` gives the key that is so many rows away.
+    Where a walk cannot be broken off cheaply it goes in pages: `page` has the most rows as its last argument.
     """
 
     rows: Statement
-    edge: Statement
+    page: Statement
     is_up: bool = True
 
 

@@ -1,12 +1,12 @@
 """Long reads: each call is one snapshot, on a connection that no other thread uses meanwhile."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Final
 
 from neo_common.errors import DataCorrupted
-from neo_common.ids import MAX_OID, MAX_TID, NO_TID, Oid, Partition, Session, Tid, Ttid
+from neo_common.ids import MAX_OID, MAX_TID, NO_TID, Oid, Partition, Tid
 from neo_common.wire.schema import (
     PIECE_BYTES,
     CellSize,
@@ -19,13 +19,11 @@ from neo_common.wire.schema import (
     Transaction,
     UndoInfo,
 )
-from neo_storage.backends import copying
+from neo_storage.backends import copying, iterating
 from neo_storage.backends.base import Place, Stored
-from neo_storage.backends.codec import unpack_parts
 from neo_storage.backends.database import Database, Row
+from neo_storage.backends.values import OVERHEAD, is_inline, value_of
 
-_OVERHEAD: Final = 64
-"""About what a revision, or a transaction, takes in an answer beside its values, in bytes."""
 _CURRENTS: Final = 200
 """Objects per statement."""
 _NO_METADATA: Final = Metadata(b"", b"", b"")
@@ -95,19 +93,18 @@ class DatabaseReader:
         The first one is complete whatever it weighs, but its values beyond *limit_bytes* are left out as if they were
         in pieces: `piece` has them. Revisions come by partition, then oid.
         """
-        wanted = frozenset(partitions)
-        found: list[Transaction] = []
-        room = limit_bytes
         with self._db.snapshot("transactions"):
-            for tid, touched in _by_tid(self._db, wanted, start, min(stop, MAX_TID), descending):
-                if len(found) >= limit or (found and room <= 0):
-                    return tuple(found), Tid(tid)
-                read = _transaction(self._db, Tid(tid), touched, revisions, values, room, must=not found)
-                if read is None:
-                    return tuple(found), Tid(tid)
-                found.append(read[0])
-                room -= read[1]
-        return tuple(found), NO_TID
+            return iterating.read(
+                self._db,
+                frozenset(partitions),
+                start,
+                min(stop, MAX_TID),
+                descending=descending,
+                revisions=revisions,
+                values=values,
+                limit=limit,
+                limit_bytes=limit_bytes,
+            )
 
     def copy(
         self, partition: Partition, start: Place, stop: Tid, *, values: bool, limit: int, limit_bytes: int
@@ -152,7 +149,7 @@ class DatabaseReader:
             rows = self._db.scan(self._sql.records, first, MAX_OID, partition)
             for oid, group in groupby(rows, key=itemgetter(0)):
                 wanted = _wanted(list(group), before, newer)
-                used = sum(_OVERHEAD + (row[-1] if row[-1] <= PIECE_BYTES else 0) for row in wanted)
+                used = sum(OVERHEAD + (row[-1] if row[-1] <= PIECE_BYTES else 0) for row in wanted)
                 if kept and (len(kept) >= limit or used > room):
                     return self._revisions(kept), Oid(oid)
                 room -= used
@@ -195,68 +192,16 @@ class DatabaseReader:
 
     def _revisions(self, rows: list[Row]) -> tuple[Revision, ...]:
         """Return rows of `records` with their values."""
-        values = self._db.values([row[3] for row in rows if _is_inline(row[3], row[6])])
+        values = self._db.values([row[3] for row in rows if is_inline(row[3], row[6])])
         return tuple(
             Revision(
                 Oid(oid),
                 Tid(tid),
                 Tid(copied),
-                Data(Compression(compression), checksum, size, _value(values, oid, tid, data_id, size)),
+                Data(Compression(compression), checksum, size, value_of(values, oid, tid, data_id, size)),
             )
             for oid, tid, copied, data_id, compression, checksum, size in rows
         )
-
-
-def _by_tid(
-    db: Database, wanted: frozenset[Partition], start: Tid, stop: Tid, descending: bool
-) -> Iterator[tuple[int, list[Partition]]]:
-    """Yield (tid, the partitions among *wanted* that it touches, ascending)."""
-    sql = db.statements
-    if len(wanted) == 1:
-        rows = db.scan(sql.trans_one_down if descending else sql.trans_one_up, start, stop, *wanted)
-    else:
-        rows = db.scan(sql.trans_down if descending else sql.trans_up, start, stop)
-    last, touched = 0, list[Partition]()
-    for tid, partition in rows:
-        if partition in wanted:
-            if tid != last and touched:
-                yield last, sorted(touched)
-                touched = []
-            last = tid
-            touched.append(partition)
-    if touched:
-        yield last, sorted(touched)
-
-
-def _transaction(
-    db: Database, tid: Tid, touched: list[Partition], revisions: bool, values: bool, room: int, must: bool
-) -> tuple[Transaction, int] | None:
-    """Return the transaction and the bytes that it takes; None when they are more than *room*, unless it *must*."""
-    sql = db.statements
-    row = db.one(sql.trans, (touched[0], tid))
-    assert row is not None, "the snapshot has just shown it"
-    session, counter, *metadata, parts = row
-    used = _OVERHEAD + sum(map(len, metadata))
-    rows = [(p, *row) for p in touched for row in db.rows(sql.revisions, (p, tid))] if revisions else []
-    used += _OVERHEAD * len(rows)
-    found = list[Revision]()
-    if values and not must and used + sum(row[-1] for row in rows if row[-1] <= PIECE_BYTES) > room:
-        return None
-    wanted = list[int]()
-    for _, _, _, data_id, _, _, size in rows if values else ():
-        if _is_inline(data_id, size) and size <= max(room - used, 0):
-            wanted.append(data_id)
-            used += size
-    there = db.values(wanted)
-    inline = set(wanted)
-    for _, oid, copied, data_id, compression, checksum, size in rows:
-        data = None
-        if values:
-            value = _value(there, oid, tid, data_id, size) if data_id in inline else b""
-            data = Data(Compression(compression), checksum, size, value)
-        found.append(Revision(Oid(oid), tid, Tid(copied), data))
-    ttid = Ttid(Session(session), counter)
-    return Transaction(tid, ttid, Metadata(*metadata), unpack_parts(parts), tuple(found)), used
 
 
 def stored(oid: Oid, row: Row) -> Stored:
@@ -267,20 +212,6 @@ def stored(oid: Oid, row: Row) -> Stored:
             raise DataCorrupted(f"there is no data for {oid:#x} at {tid:#x}")
         value = b""
     return Stored(tid, end or NO_TID, Data(Compression(compression), checksum, size, value))
-
-
-def _is_inline(data_id: int | None, size: int) -> bool:
-    return data_id is not None and size <= PIECE_BYTES
-
-
-def _value(values: dict[int, bytes], oid: int, tid: int, data_id: int | None, size: int) -> bytes:
-    """Return the stored bytes of a revision; none when absent or in pieces."""
-    if data_id is None or size > PIECE_BYTES:
-        return b""
-    value = values.get(data_id)
-    if value is None:
-        raise DataCorrupted(f"there is no data for {oid:#x} at {tid:#x}")
-    return value
 
 
 def _wanted(group: list[Row], before: Tid, newer: bool) -> list[Row]:

@@ -32,6 +32,8 @@ OPEN_S: Final = 30.0
 _NEWS_MAX: Final = 100
 LOCK_S: Final = 10.0
 """How long it waits for the server to notice that the last owner of the database is gone."""
+PAGE_ROWS: Final = 1000
+"""Of a page of a scan."""
 UNKNOWN_FREE: Final = 2**62
 """Free room where nobody can tell: the disk is another machine's. A full one is noticed when it refuses."""
 
@@ -179,16 +181,21 @@ class ServerDatabase(ABC):
     def scan(self, scan: Scan, low: int, high: int, *also: object) -> Iterator[Row]:
         """Yield the rows of a walk, in pages: a driver fetches whole answers."""
         while True:
-            edge = self.one(scan.edge, (low, high, *also))
-            if edge is None:
-                yield from self.rows(scan.rows, (low, high, *also))
+            rows = self.rows(scan.page, (low, high, *also, PAGE_ROWS))
+            if len(rows) < PAGE_ROWS:
+                yield from rows
                 return
-            if scan.is_up:
-                yield from self.rows(scan.rows, (low, edge[0], *also))
-                low = edge[0] + 1
+            # The rows of the last key may not be all of them: the next page begins with it, unless it fills one alone.
+            last: int = rows[-1][0]
+            if rows[0][0] == last:
+                yield from self.rows(scan.rows, (last, last, *also))
+                last += 1 if scan.is_up else -1
             else:
-                yield from self.rows(scan.rows, (edge[0], high, *also))
-                high = edge[0] - 1
+                yield from (row for row in rows if row[0] != last)
+            if scan.is_up:
+                low = last
+            else:
+                high = last
 
     def run_many(self, many: Many, rows: Sequence[Row]) -> int:
         """Run it for all *rows*, in as few statements as the server takes. Return how many rows it has changed."""

@@ -7,8 +7,6 @@ from neo_storage.backends import logical
 from neo_storage.backends.dialect import Dialect, Many, Scan, Statement
 
 ABSENT: Final = int(Compression.ABSENT)
-PAGE_ROWS: Final = 1000
-"""Rows of a page of a scan, at least, where it goes in pages."""
 
 
 class Statements:
@@ -17,6 +15,11 @@ class Statements:
     def __init__(self, d: Dialect) -> None:
         self.dialect = d
         s = d.statement
+
+        def scan(text: str, *, is_up: bool = True) -> Scan:
+            limit = 1 + text.count("?")
+            return Scan(s(text), s(f"{text} LIMIT ?{limit}"), is_up)
+
         o, by_tid = d.table("obj", "o", "PRIMARY"), d.table("obj", "o", "obj_tid")
         n = d.table("obj", "n", "PRIMARY")
         t, t_by_tid = d.table("trans", "t", "PRIMARY"), d.table("trans", "t", "trans_tid")
@@ -72,12 +75,9 @@ SELECT data_id, size FROM {by_tid} WHERE "partition" = ?1 AND tid > ?2 AND data_
         self.obj_revisions = s(f"""
 SELECT tid, data_id, size FROM {o} WHERE "partition" = ?1 AND oid = ?2 ORDER BY tid""")
         self.pack_cursor = s('SELECT tid, next_oid FROM pack WHERE "partition" = ?1')
-        self.pack_scan = Scan(
-            s(f"""
+        self.pack_scan = scan(f"""
 SELECT oid, tid, compression, data_id, size FROM {o}
- WHERE oid BETWEEN ?1 AND ?2 AND "partition" = ?3 ORDER BY oid, tid"""),
-            s(_edge("oid", o, 'AND "partition" = ?3', is_up=True)),
-        )
+ WHERE oid BETWEEN ?1 AND ?2 AND "partition" = ?3 ORDER BY oid, tid""")
 
         # ---- what is kept
 
@@ -94,32 +94,21 @@ SELECT o.tid, o.size, t."user", t.description, t.extension
   FROM {o} LEFT JOIN {t} ON t."partition" = o."partition" AND t.tid = o.tid
  WHERE o."partition" = ?1 AND o.oid = ?2 ORDER BY o.tid DESC LIMIT ?3""")
         columns = 'tid, "partition"'
-        self.trans_up = Scan(
-            s(f'SELECT {columns} FROM {t_by_tid} WHERE tid BETWEEN ?1 AND ?2 ORDER BY tid, "partition"'),
-            s(_edge("tid", t_by_tid, "", is_up=True)),
-        )
-        self.trans_down = Scan(
-            s(f'SELECT {columns} FROM {t_by_tid} WHERE tid BETWEEN ?1 AND ?2 ORDER BY tid DESC, "partition" DESC'),
-            s(_edge("tid", t_by_tid, "", is_up=False)),
-            is_up=False,
-        )
+        up = f"SELECT {columns} FROM {t_by_tid} WHERE tid BETWEEN ?1 AND ?2 ORDER BY tid"
+        self.trans_up = scan(f'{up}, "partition"')
+        self.trans_down = scan(f'{up} DESC, "partition" DESC', is_up=False)
         one = f'SELECT {columns} FROM {t} WHERE tid BETWEEN ?1 AND ?2 AND "partition" = ?3 ORDER BY tid'
-        self.trans_one_up = Scan(s(one), s(_edge("tid", t, 'AND "partition" = ?3', is_up=True)))
-        self.trans_one_down = Scan(
-            s(f"{one} DESC"), s(_edge("tid", t, 'AND "partition" = ?3', is_up=False)), is_up=False
-        )
+        self.trans_one_up = scan(one)
+        self.trans_one_down = scan(f"{one} DESC", is_up=False)
         self.trans = s(f"""
 SELECT session, counter, "user", description, extension, parts FROM {t} WHERE "partition" = ?1 AND tid = ?2""")
         self.revisions = s(f"""
 SELECT oid, copied_from, data_id, compression, checksum, size FROM {by_tid}
  WHERE "partition" = ?1 AND tid = ?2 ORDER BY oid""")
         self.value = s("SELECT value FROM data WHERE id = ?1")
-        self.records = Scan(
-            s(f"""
+        self.records = scan(f"""
 SELECT oid, tid, copied_from, data_id, compression, checksum, size FROM {o}
- WHERE oid BETWEEN ?1 AND ?2 AND "partition" = ?3 ORDER BY oid, tid"""),
-            s(_edge("oid", o, 'AND "partition" = ?3', is_up=True)),
-        )
+ WHERE oid BETWEEN ?1 AND ?2 AND "partition" = ?3 ORDER BY oid, tid""")
         self.undo_revisions = s(f"""
 SELECT tid, copied_from FROM {o} WHERE "partition" = ?1 AND oid = ?2 ORDER BY tid""")
         self.sizes = s(f"""
@@ -155,9 +144,3 @@ SELECT tid, oid, copied_from, compression, size, checksum FROM {by_tid} {where} 
         """Where the database can write what is digested (transactions, revisions): (count, text), each in one row."""
         self.find_obj = s(f'SELECT data_id, size FROM {o} WHERE "partition" = ?1 AND oid = ?2 AND tid = ?3')
         self.drop_trans = d.delete(logical.TRANS, ("partition", "tid"))
-
-
-def _edge(key: str, table: str, also: str, *, is_up: bool) -> str:
-    direction = "" if is_up else " DESC"
-    return f"""
-SELECT {key} FROM {table} WHERE {key} BETWEEN ?1 AND ?2 {also} ORDER BY {key}{direction} LIMIT 1 OFFSET {PAGE_ROWS}"""

@@ -21,6 +21,14 @@ _ROWS: Final = 1000
 _STATEMENT_BYTES: Final = 8 * 2**20
 """Of bytes in one statement, about: each becomes two digits, and the server's limit is 1 GB."""
 _BYTEA: Final = 17
+_COPIED: Final = 20
+"""Values that are worth a COPY."""
+_COPY_VALUES: Final = "COPY (SELECT id, value FROM data WHERE id = ANY (%s)) TO STDOUT (FORMAT binary)"
+_COPY_HEAD: Final = struct.Struct(">11sII")
+"""Magic, flags, length of more of a head: PostgreSQL sends none."""
+_COPY_COLUMNS: Final = struct.Struct(">h")
+_COPY_ROW: Final = struct.Struct(">hiqi")
+"""Columns (below 0: the end), length of the id, the id, length of the value, which follows."""
 _CONNECT_S: Final = 10.0
 """For each step of making a connection."""
 
@@ -55,7 +63,6 @@ def _as_bytes(value: Any, cursor: Any) -> bytes | None:
 
 
 _OPTIONS: Final = " ".join(f"-c {n}={v}" for n, v in SESSION.items())
-_HAS_TABLES: Final = "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema() AND tablename = 'obj'"
 _BYTES: Final = psycopg2.extensions.new_type((_BYTEA,), "NEO_BYTES", _as_bytes)
 
 
@@ -72,7 +79,7 @@ class PostgresqlDatabase(ServerDatabase):
         self._arguments = arguments
 
     def _new(self) -> Any:
-        connection = psycopg2.connect(**self._arguments, options=" ".join(f"-c {n}={v}" for n, v in SESSION.items()))
+        connection = psycopg2.connect(**self._arguments, options=_OPTIONS)
         connection.autocommit = True
         psycopg2.extensions.register_type(_BYTES, connection)
         if self.is_prepared:
@@ -114,13 +121,35 @@ class PostgresqlDatabase(ServerDatabase):
             return len(rows)
         return super().run_many(many, rows)
 
+    def values(self, ids: Sequence[int]) -> dict[int, bytes]:
+        """Return the rows of `data` with these ids. Many come by COPY, which spares the digits here too: half the time.
+
+        psycopg2 binds on this side of the connection, in COPY as anywhere.
+        """
+        if len(ids) < _COPIED:
+            return super().values(ids)
+        out = BytesIO()
+        cursor = self._connection.cursor()
+        cursor.copy_expert(cursor.mogrify(_COPY_VALUES, (list(ids),)).decode(), out)
+        buffer = out.getbuffer()
+        found: dict[int, bytes] = {}
+        at = _COPY_HEAD.size
+        while True:
+            (columns,) = _COPY_COLUMNS.unpack_from(buffer, at)
+            if columns < 0:
+                return found
+            _, _, number, size = _COPY_ROW.unpack_from(buffer, at)
+            at += _COPY_ROW.size
+            found[number] = bytes(buffer[at : at + size])
+            at += size
+
     def _copy_data(self, rows: Sequence[Row]) -> None:
         out = BytesIO()
-        out.write(b"PGCOPY\n\xff\r\n\0" + bytes(8))
+        out.write(_COPY_HEAD.pack(b"PGCOPY\n\xff\r\n\0", 0, 0))
         for number, value in rows:
-            out.write(struct.pack(">hiqi", 2, 8, number, len(value)))
+            out.write(_COPY_ROW.pack(2, 8, number, len(value)))
             out.write(value)
-        out.write(struct.pack(">h", -1))
+        out.write(_COPY_COLUMNS.pack(-1))
         out.seek(0)
         self._connection.cursor().copy_expert("COPY data (id, value) FROM STDIN (FORMAT binary)", out)
 

@@ -1,6 +1,6 @@
 """The statements of the PostgreSQL back end. Pure.
 
-Reads of one revision are prepared, once per connection: planning takes longer than they do.
+What is read often is prepared, once per connection: planning takes longer than a read of one revision.
 """
 
 from typing import Final
@@ -12,15 +12,42 @@ from neo_storage.backends.statements import Statements
 _PREPARED: Final = Statements(PreparedDialect())
 QUERIES: Final = Statements(DIALECT)
 
-PREPARE: Final = (
-    f"PREPARE neo_current (bigint, bigint) AS {_PREPARED.current.text}",
-    f"PREPARE neo_load (bigint, bigint, bigint) AS {_PREPARED.load.text}",
-    f"PREPARE neo_trans (bigint, bigint) AS {_PREPARED.trans.text}",
-    f"PREPARE neo_revisions (bigint, bigint) AS {_PREPARED.revisions.text}",
+# Their parameters are numbers, all of them. Of scans, the pages.
+_STATEMENTS: Final = (
+    "current",
+    "load",
+    "trans",
+    "revisions",
+    "copy",
+    "copy_trans",
+    "history",
+    "piece",
+    "undo_revisions",
 )
-"""For each new connection."""
+_SCANS: Final = ("trans_up", "trans_down", "trans_one_up", "trans_one_down", "records")
 
-QUERIES.current = Statement("EXECUTE neo_current (%s, %s)", (0, 1))
-QUERIES.load = Statement("EXECUTE neo_load (%s, %s, %s)", (0, 1, 2))
-QUERIES.trans = Statement("EXECUTE neo_trans (%s, %s)", (0, 1))
-QUERIES.revisions = Statement("EXECUTE neo_revisions (%s, %s)", (0, 1))
+
+def _prepare(name: str, bound: Statement, text: str) -> tuple[str, Statement]:
+    """Return what prepares *text* as `neo_{name}`, and what runs it, with the arguments of *bound*."""
+    count = 1 + max(bound.order)
+    marks, types = ", ".join(["%s"] * count), ", ".join(["bigint"] * count)
+    return f"PREPARE neo_{name} ({types}) AS {text}", Statement(f"EXECUTE neo_{name} ({marks})", tuple(range(count)))
+
+
+def _all() -> tuple[str, ...]:
+    """Have QUERIES run prepared statements; return what prepares them."""
+    texts = []
+    for name in _STATEMENTS:
+        text, statement = _prepare(name, getattr(QUERIES, name), getattr(_PREPARED, name).text)
+        setattr(QUERIES, name, statement)
+        texts.append(text)
+    for name in _SCANS:
+        scan = getattr(QUERIES, name)
+        text, statement = _prepare(name, scan.page, getattr(_PREPARED, name).page.text)
+        setattr(QUERIES, name, scan._replace(page=statement))
+        texts.append(text)
+    return tuple(texts)
+
+
+PREPARE: Final = _all()
+"""For each new connection."""
