@@ -1,6 +1,7 @@
 """kill -9 under load: of any one process, and of all at once. Nothing acknowledged is lost, nothing half-done is seen.
 
-Writers count in pairs of objects (`support.counting`).
+Writers count in pairs of objects (`support.counting`). With SQLite, and with a database on MariaDB beside one on
+PostgreSQL.
 """
 
 import random
@@ -15,6 +16,7 @@ from ZODB.DB import DB
 
 from support.cluster import Cluster
 from support.counting import RECOVERY_DEADLINE_S, WRITERS, Writer, check_all
+from support.servers import SERVERS
 
 LOAD_BEFORE_KILL_S = (0.3, 1.2)
 LOG_LINES_PER_KILL = 150
@@ -23,8 +25,10 @@ LOG_LINES_PER_KILL = 150
 
 @pytest.fixture
 def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    storages, replicas = request.param
-    with Cluster(tmp_path / "cluster", storages=storages, replicas=replicas) as running:
+    storages, replicas, *kinds = request.param
+    servers = [(server, server.new_database()) for server in (SERVERS[kind]() for kind in kinds)]
+    databases = [server.settings(name) for server, name in servers]
+    with Cluster(tmp_path / "cluster", storages=storages, replicas=replicas, databases=databases) as running:
         db = DB(running.open())
         with db.transaction() as connection:
             root = connection.root()
@@ -35,12 +39,16 @@ def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]
         yield running
         for name in running.names:
             assert running.log_lines(name) < 4 * LOG_LINES_PER_KILL, f"{name} talks too much:\n{running.log(name)}"
+    for server, name in servers:
+        server.give_back(name)
 
 
 SHAPES = [
     pytest.param((1, 0), id="1 storage"),
     pytest.param((2, 0), id="2 storages"),
     pytest.param((2, 1), id="2 storages 1 replica"),
+    pytest.param((2, 0, "mysql", "postgresql"), id="MariaDB PostgreSQL"),
+    pytest.param((2, 1, "mysql", "postgresql"), id="MariaDB PostgreSQL 1 replica"),
 ]
 
 

@@ -257,6 +257,8 @@ class ServerBackend(ABC):
         self._tried = -1
         self._used = 0
         self._version = ""
+        self._session: int | None = None
+        """The session that writes, or did before it was lost."""
         self._news: deque[str] = deque(maxlen=_NEWS_MAX)
         self._writing: ServerDatabase | None = None
         self._reading: DatabaseReader | None = None
@@ -275,9 +277,20 @@ class ServerBackend(ABC):
         Raises: BackendError for what no storage can work with.
         """
 
+    session_words: ClassVar[str]
+    """What a session of the server is called, and where one looks for it; `{}` is its number."""
+
     @abstractmethod
-    def take_lock(self, db: ServerDatabase) -> str:
-        """Take the lock that the server keeps for who has the database, if it is free; else say who has it."""
+    def session(self, db: ServerDatabase) -> int:
+        """Return the number of the session that *db* is for the server."""
+
+    @abstractmethod
+    def end_session(self, db: ServerDatabase, number: int) -> None:
+        """Have the server end a session of ours: it rolls back, then lets go of the lock."""
+
+    @abstractmethod
+    def take_lock(self, db: ServerDatabase) -> int | None:
+        """Take the lock that the server keeps for who has the database: None. Else return the session that has it."""
 
     @abstractmethod
     def tables(self, db: ServerDatabase) -> set[str]:
@@ -352,11 +365,22 @@ class ServerBackend(ABC):
                 f"{self.what} would lose what it has called durable, when its machine fails: {'; '.join(unsafe)}."
                 " Mend the server's settings, or accept it with `unsafe: true`"
             )
+        self._take_lock(db)
+        self._session = self.session(db)
+
+    def _take_lock(self, db: ServerDatabase) -> None:
+        """Take the lock. With it, a transaction of a connection that we gave up cannot be committed any more."""
         waited_s = 0.0
-        while holder := self.take_lock(db):
+        while (holder := self.take_lock(db)) is not None:
+            words = self.session_words.format(holder)
+            is_ours = holder == self._session
+            if is_ours:
+                self.end_session(db, holder)  # the server has not noticed that we are gone, as it waits itself
             if waited_s >= LOCK_S:
+                if is_ours:
+                    raise BackendLost(f"{self.what}: {words}, which we have given up, does not end")
                 raise BackendError(
-                    f"{self.what} is in use by {holder}: each storage needs a database of its own, to itself"
+                    f"{self.what} is in use by {words}: each storage needs a database of its own, to itself"
                 )
             pause(0.2)
             waited_s += 0.2
@@ -418,6 +442,7 @@ class ServerBackend(ABC):
     def close(self) -> None:
         """Release everything; harmless when done already, or never opened."""
         self._disconnect()
+        self._session = None
 
     def _disconnect(self) -> None:
         writing, self._writing = self._writing, None

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import MySQLdb
+
 from neo_common.config.sections import Storage
 from neo_common.errors import BackendError, BackendLost
 from neo_common.wire.schema import PIECE_BYTES
@@ -25,6 +27,7 @@ _PACKET_BYTES: Final = 4 * PIECE_BYTES
 """What the server must take in one statement, at least: a piece, each byte of which may become two."""
 
 
+_NO_SUCH_CONNECTION: Final = 1094
 _MANAGED: Final = "neo"
 """The one database of a managed server."""
 
@@ -104,12 +107,28 @@ class MysqlBackend(ServerBackend):
             found.append("innodb_doublewrite is off, must be on")
         return found
 
-    def take_lock(self, db: ServerDatabase) -> str:
-        """Take the named lock of the database, or say which connection has it."""
+    session_words = "connection {} of the server (SHOW PROCESSLIST)"
+
+    def session(self, db: ServerDatabase) -> int:
+        """Return the number of the connection."""
+        row = db.one(Statement("SELECT connection_id()"))
+        assert row is not None, "a SELECT of a function has one row"
+        return int(row[0])
+
+    def end_session(self, db: ServerDatabase, number: int) -> None:
+        """End a connection, which may have ended by itself."""
+        try:
+            db.execute(f"KILL CONNECTION {number:d}")
+        except MySQLdb.OperationalError as error:
+            if error.args[0] != _NO_SUCH_CONNECTION:
+                raise
+
+    def take_lock(self, db: ServerDatabase) -> int | None:
+        """Take the named lock of the database, or return which connection has it; 0 if it has let go meanwhile."""
         name = "concat('neo.', md5(database()))"
         row = db.one(Statement(f"SELECT get_lock({name}, 0), is_used_lock({name})"))
         assert row is not None, "a SELECT of functions has one row"
-        return "" if row[0] == 1 else f"connection {row[1]} of the server (SHOW PROCESSLIST)"
+        return None if row[0] == 1 else int(row[1] or 0)
 
     def tables(self, db: ServerDatabase) -> set[str]:
         """Return the names of all tables."""

@@ -13,6 +13,7 @@ from neo_common.errors import BackendError
 from neo_storage.backends.base import PointReader, Waits
 from neo_storage.backends.dialect import Statement
 from neo_storage.backends.postgresql.connection import HubPostgresqlDatabase, PostgresqlDatabase
+from neo_storage.backends.postgresql.deadlines import Deadlines
 from neo_storage.backends.postgresql.schema import DIALECT, SESSION
 from neo_storage.backends.range_reader import DatabaseReader
 from neo_storage.backends.server import UNKNOWN_FREE, ServerBackend, ServerDatabase
@@ -59,14 +60,22 @@ class PostgresqlBackend(ServerBackend):
             self._arguments["password"] = password
         self._directory = directory
         self._timeout_s = timeout_s
+        self._deadlines = Deadlines(timeout_s)
 
     def database(self) -> ServerDatabase:
         """Return a connection, not yet made."""
-        return PostgresqlDatabase(self._arguments, self.what)
+        return PostgresqlDatabase(self._arguments, self.what, self._deadlines)
 
     def hub_reader(self, waits: Waits) -> PointReader | None:
         """Return a reader for a greenlet of the hub."""
-        return DatabaseReader(HubPostgresqlDatabase(self._arguments, self.what, waits, self._timeout_s))
+        return DatabaseReader(
+            HubPostgresqlDatabase(self._arguments, self.what, self._deadlines, waits, self._timeout_s)
+        )
+
+    def close(self) -> None:
+        """Release everything."""
+        super().close()
+        self._deadlines.close()
 
     def unsafe_settings(self, db: ServerDatabase) -> list[str]:
         """Return what could lose data. Raises: BackendError when the server does not take our settings."""
@@ -78,18 +87,30 @@ class PostgresqlBackend(ServerBackend):
                 raise BackendError(f"{self.what} has {name} = {settings[name]}, not {wanted}, for this connection")
         return [f"{n} is {settings[n]}, must be on" for n in ("fsync", "full_page_writes") if settings[n] != "on"]
 
-    def take_lock(self, db: ServerDatabase) -> str:
-        """Take the advisory lock of the database, or say which connection has it."""
+    session_words = "server process {} (pg_stat_activity)"
+
+    def session(self, db: ServerDatabase) -> int:
+        """Return the process of the server."""
+        row = db.one(Statement("SELECT pg_backend_pid()"))
+        assert row is not None, "a SELECT of a function has one row"
+        return int(row[0])
+
+    def end_session(self, db: ServerDatabase, number: int) -> None:
+        """End a process of the server."""
+        db.execute("SELECT pg_terminate_backend(%s)", (number,))
+
+    def take_lock(self, db: ServerDatabase) -> int | None:
+        """Take the advisory lock of the database, or return which process has it; 0 if it has let go meanwhile."""
         row = db.one(Statement(f"SELECT pg_try_advisory_lock({_LOCK})"))
         if row is not None and row[0]:
-            return ""
+            return None
         row = db.one(
             Statement(
-                "SELECT string_agg(pid::text, ', ') FROM pg_locks WHERE locktype = 'advisory' AND granted"
+                f"SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objid = {_LOCK}"
                 " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
             )
         )
-        return f"server process {row[0] if row else None} (pg_stat_activity)"
+        return int(row[0]) if row else 0
 
     def tables(self, db: ServerDatabase) -> set[str]:
         """Return the names of all tables of the schema that we would write to."""

@@ -12,6 +12,7 @@ from neo_common.errors import BackendError, BackendLost, DataCorrupted, DiskFull
 from neo_storage.backends.base import Waits
 from neo_storage.backends.database import Row
 from neo_storage.backends.dialect import Many
+from neo_storage.backends.postgresql.deadlines import Deadlines
 from neo_storage.backends.postgresql.queries import PREPARE, QUERIES
 from neo_storage.backends.postgresql.schema import SESSION
 from neo_storage.backends.server import ServerDatabase
@@ -73,10 +74,11 @@ class PostgresqlDatabase(ServerDatabase):
     driver_error = psycopg2.Error
     schema = "current_schema()"
 
-    def __init__(self, arguments: dict[str, Any], what: str) -> None:
+    def __init__(self, arguments: dict[str, Any], what: str, deadlines: Deadlines) -> None:
         """*arguments* of psycopg2.connect."""
         super().__init__(self._new, what)
         self._arguments = arguments
+        self._deadlines = deadlines
 
     def _new(self) -> Any:
         connection = psycopg2.connect(**self._arguments, options=_OPTIONS)
@@ -86,9 +88,15 @@ class PostgresqlDatabase(ServerDatabase):
             self._prepare(connection)
         return connection
 
+    def execute(self, text: str, arguments: Sequence[object] | None = None) -> Any:
+        """Run one statement; return its cursor."""
+        with self._deadlines.of(self._connection.fileno()):
+            return super().execute(text, arguments)
+
     def _prepare(self, connection: Any) -> None:
-        for text in PREPARE:
-            connection.cursor().execute(text)
+        with self._deadlines.of(connection.fileno()):
+            for text in PREPARE:
+                connection.cursor().execute(text)
 
     def prepare(self) -> None:
         """Prepare statements, for this connection and those that will take its place."""
@@ -151,7 +159,8 @@ class PostgresqlDatabase(ServerDatabase):
             out.write(value)
         out.write(_COPY_COLUMNS.pack(-1))
         out.seek(0)
-        self._connection.cursor().copy_expert("COPY data (id, value) FROM STDIN (FORMAT binary)", out)
+        with self._deadlines.of(self._connection.fileno()):
+            self._connection.cursor().copy_expert("COPY data (id, value) FROM STDIN (FORMAT binary)", out)
 
 
 class HubPostgresqlDatabase(PostgresqlDatabase):
@@ -161,9 +170,11 @@ class HubPostgresqlDatabase(PostgresqlDatabase):
     a native thread, as names of hosts are looked up; each statement is a transaction.
     """
 
-    def __init__(self, arguments: dict[str, Any], what: str, waits: Waits, timeout_s: float) -> None:
+    def __init__(
+        self, arguments: dict[str, Any], what: str, deadlines: Deadlines, waits: Waits, timeout_s: float
+    ) -> None:
         """*timeout_s*: of silence of the server, then it counts as lost."""
-        super().__init__(arguments, what)
+        super().__init__(arguments, what, deadlines)
         self._connect = lambda: waits.apart(self._new_asynchronous)
         self._waits = waits
         self._timeout_s = timeout_s
