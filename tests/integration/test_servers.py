@@ -81,7 +81,7 @@ def test_two_nodes_never_have_one_database(kind: type[Server], monkeypatch: pyte
 @KINDS
 def test_foreign_tables_and_missing_databases_are_told(kind: type[Server]) -> None:
     server = kind.shared()
-    with pytest.raises(BackendError, match=r"needs a database.*docs/operating.md"):
+    with pytest.raises(BackendError, match=r"CREATE DATABASE.*docs/operating.md"):
         opened(server, "nobody_made_this")
     database = server.new_database()
     server.execute("CREATE TABLE mine (x integer)", database)

@@ -16,7 +16,14 @@ from support.zygote import Zygote
 
 SECONDS = 25.0
 SEED = int(os.environ.get("NEO_NEMESIS_SEED", "1"))
-SHAPES = [Shape(1, 1, 0), Shape(1, 3, 1), Shape(3, 1, 0), Shape(3, 3, 1), Shape(3, 4, 2)]
+SHAPES = [
+    Shape(1, 1, 0),
+    Shape(1, 3, 1),
+    Shape(3, 1, 0),
+    Shape(3, 3, 1),
+    Shape(3, 4, 2),
+    Shape(1, 3, 1, ("mysql", "postgresql")),
+]
 MEMORY_MAX_KB = 128 * 1024
 FILES_MAX = 100
 

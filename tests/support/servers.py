@@ -340,7 +340,9 @@ class PostgreSQL(Server):
 
     def connect(self, database: str = "") -> Any:
         """Return a connection of the administrator."""
-        connection = psycopg2.connect(host=str(self.path), user="neo", dbname=database or "postgres")
+        connection = psycopg2.connect(
+            host=str(self.path), port=self.options.get("port", "5432"), user="neo", dbname=database or "postgres"
+        )
         connection.autocommit = True
         return connection
 

@@ -4,7 +4,7 @@ import pytest
 
 from support.nemesis.schedule import KINDS, Shape, schedule
 
-SHAPES = [Shape(1, 1, 0), Shape(1, 3, 1), Shape(3, 4, 2)]
+SHAPES = [Shape(1, 1, 0), Shape(1, 3, 1), Shape(3, 4, 2), Shape(1, 3, 1, ("mysql", "postgresql"))]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -29,6 +29,7 @@ def test_no_node_suffers_two_faults_at_once(shape: Shape) -> None:
 def test_every_kind_of_fault_happens_and_ends(shape: Shape) -> None:
     faults = [fault for seed in range(200) for fault in schedule(shape, seed, 30, ("c1", "c2"))]
     never = {"drain"} if shape.storages == shape.replicas + 1 else set()
+    never |= set() if shape.servers else {"server"}
     assert {fault.kind for fault in faults} == set(KINDS) - never
     assert all(0 < fault.at < 30 and fault.at + fault.seconds <= 30.2 + 0.001 for fault in faults)
     some = schedule(shape, 7, 30, ("c1",), ("kill", "pause"))

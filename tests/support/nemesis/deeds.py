@@ -69,6 +69,8 @@ class Deeds:
             case "full":
                 if targets[0] in cluster.images:
                     cluster.images[targets[0]].fill()
+            case "server":
+                cluster.servers[targets[0]].kill()
             case "clock":
                 sign = random.Random(f"{fault}").choice((-1, 1))
                 cluster.set_clock(targets[0], sign * CLOCK_STEP_S)
@@ -103,6 +105,9 @@ class Deeds:
             case "full":
                 if targets[0] in cluster.images:
                     cluster.images[targets[0]].empty()
+            case "server":
+                if cluster.servers[targets[0]].process is None:  # another storage may share it
+                    cluster.servers[targets[0]].start()
             case "clock":
                 cluster.set_clock(targets[0], 0.0)
             case "kill-client":

@@ -4,6 +4,7 @@ import contextlib
 import os
 import struct
 from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,9 +30,11 @@ from support.nemesis.images import Image, images_work
 from support.nemesis.proxy import CLIENT, Proxies
 from support.nemesis.schedule import Shape
 from support.raw_client import Gone, RawConnection
+from support.servers import MariaDB, PostgreSQL, Server
 from support.zygote import Zygote
 
 IMAGE_MB = 96
+KINDS = {"mysql": MariaDB, "postgresql": PostgreSQL}
 
 
 class Ensemble(Cluster):
@@ -49,6 +52,11 @@ class Ensemble(Cluster):
         )
         self.shape = shape
         self._zygote = zygote
+        made = {kind: KINDS[kind]() for kind in sorted(set(shape.servers))}
+        self.servers: dict[str, Server] = {
+            name: made[kind] for name, kind in zip(self.storages, cycle(shape.servers), strict=False)
+        }
+        """Who keeps the database of each storage, if that is not SQLite. They are no part of what loses its disk."""
         behind = free_ports(len(self.names))
         self.direct = {name: f"127.0.0.1:{port}" for name, port in zip(self.names, behind, strict=True)}
         """Where nodes really listen."""
@@ -63,6 +71,9 @@ class Ensemble(Cluster):
                 self.images[name] = Image(directory / f"disk-{name}", IMAGE_MB)
                 config["storages"][name]["directory"] = f"disk-{name}/files"
             config["storages"][name]["log"] = {"segment": "1MB"}
+            if name in self.servers:
+                server = self.servers[name]
+                config["storages"][name]["database"] = server.settings(server.new_database())
         self.config.write_text(yaml.safe_dump(config))
         for name in self.names:
             self.set_clock(name, 0.0)
@@ -74,18 +85,21 @@ class Ensemble(Cluster):
         try:
             super().__exit__(kind, value, trace)
         finally:
-            self.proxies.close()
-            for image in self.images.values():
-                image.close()
+            self._close()
 
     def __enter__(self) -> Self:
         try:
             return super().__enter__()
         except BaseException:
-            self.proxies.close()
-            for image in self.images.values():
-                image.close()
+            self._close()
             raise
+
+    def _close(self) -> None:
+        self.proxies.close()
+        for image in self.images.values():
+            image.close()
+        for server in self.servers.values():
+            server.end()
 
     def start(self, name: str) -> None:
         """Start a daemon; it is forked from one that has imported everything."""

@@ -36,6 +36,7 @@ TRAFFIC_AFTER_S = 1.0
 SETUP = "nemesis set-up"
 EXPECTED = re.compile(
     r"disk|space|clock|No space left"  # what a full disk and a clock that steps must be told with
+    r"|the database is away"
 )
 """Errors that an operator is meant to see after such faults."""
 
@@ -248,8 +249,9 @@ def _brief(txn: Any) -> str:
 
 
 def parse_shape(text: str) -> Shape:
-    """Read `1m-3s-1r`."""
-    match = re.fullmatch(r"(\d+)m-(\d+)s-(\d+)r", text)
+    """Read `1m-3s-1r`, or `1m-2s-1r-mysql-postgresql`."""
+    match = re.fullmatch(r"(\d+)m-(\d+)s-(\d+)r((?:-(?:mysql|postgresql))*)", text)
     if match is None:
         raise ValueError(f"{text!r} is no shape; write for instance 1m-3s-1r")
-    return Shape(*map(int, match.groups()))
+    *numbers, servers = match.groups()
+    return Shape(*map(int, numbers), tuple(servers.split("-")[1:]))

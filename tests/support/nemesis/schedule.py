@@ -13,6 +13,8 @@ class Shape(NamedTuple):
     masters: int
     storages: int
     replicas: int
+    servers: tuple[str, ...] = ()
+    """On which kinds of servers the storages have their databases, in turn; none: SQLite."""
 
     @property
     def names(self) -> list[str]:
@@ -20,7 +22,7 @@ class Shape(NamedTuple):
         return [f"m{n + 1}" for n in range(self.masters)] + [f"s{n + 1}" for n in range(self.storages)]
 
     def __str__(self) -> str:
-        return f"{self.masters}m-{self.storages}s-{self.replicas}r"
+        return "-".join((f"{self.masters}m-{self.storages}s-{self.replicas}r", *self.servers))
 
 
 class Fault(NamedTuple):
@@ -50,6 +52,7 @@ WEIGHTS: Final = {
     "clock": 2,  # of one node, an hour
     "drain": 2,  # not a fault, but an operator at a bad time: a storage is drained, and added again
     "tweak": 1,  # the same: cells and leads are to be made even
+    "server": 4,  # the one with a storage's database: kill -9
     "kill-client": 2,
     "pause-client": 1,
 }
@@ -60,6 +63,8 @@ def schedule(
     shape: Shape, seed: int, seconds: float, clients: Sequence[str] = (), kinds: Sequence[str] = KINDS
 ) -> list[Fault]:
     """Return the faults of a run, by time. No node suffers two at once; all have ended after *seconds*."""
+    if not shape.servers:
+        kinds = [kind for kind in kinds if kind != "server"]
     rng = random.Random(f"{seed} {shape}")
     overlap = rng.choice((1, 1, 2))
     busy: dict[str, float] = {}
@@ -93,7 +98,7 @@ def _targets(kind: str, shape: Shape, clients: Sequence[str], rng: random.Random
     match kind:
         case "kill-all" | "power":
             return rng.sample(names, len(names))
-        case "full":
+        case "full" | "server":
             return [rng.choice([n for n in names if n.startswith("s")])]
         case "drain":
             return [f"s{rng.randint(1, shape.storages)}"] if shape.storages > shape.replicas + 1 else []
@@ -112,7 +117,7 @@ def _duration(kind: str, rng: random.Random) -> float:
     match kind:
         case "reset":
             return 0.2
-        case "kill" | "kill-all" | "power" | "storm" | "kill-client":
+        case "kill" | "kill-all" | "power" | "storm" | "server" | "kill-client":
             return rng.choice((0.1, 0.3, 1.0, 2.0))
         case _:
             return float(min(9.0, 0.3 * 30 ** rng.random()))

@@ -414,6 +414,7 @@ class ServerBackend(ABC):
             db.execute(f"SELECT {key} FROM {table.name} LIMIT 1").fetchall()
             db.execute(f"UPDATE {table.name} SET {key} = {key} WHERE 1 = 0")
             db.execute(f"DELETE FROM {table.name} WHERE 1 = 0")
+            db.execute(f"INSERT INTO {table.name} SELECT * FROM {table.name} WHERE 1 = 0")
 
     def reconnect(self) -> None:
         """Connect anew after BackendLost, and read back up to where the database is complete: it is not guessed.

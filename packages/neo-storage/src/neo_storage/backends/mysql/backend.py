@@ -118,7 +118,7 @@ class MysqlBackend(ServerBackend):
     def end_session(self, db: ServerDatabase, number: int) -> None:
         """End a connection, which may have ended by itself."""
         try:
-            db.execute(f"KILL CONNECTION {number:d}")
+            db.execute("KILL CONNECTION %s", (number,))
         except MySQLdb.OperationalError as error:
             if error.args[0] != _NO_SUCH_CONNECTION:
                 raise

@@ -1,5 +1,6 @@
 """Connections to MariaDB or MySQL, and what its errors mean to us."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -21,8 +22,12 @@ _NUMBER_BYTES: Final = 24
 _FULL: Final = {3, 28, 1021, 1041, 1114, 1297}
 """Errors of a full disk or table space."""
 _CORRUPT: Final = {126, 127, 1034, 1194, 1712, 1877, 1932}
-_REFUSED: Final = {1044, 1045, 1049, 1142, 1143, 1146, 1227, 1370, 1698}
-"""Who we are does not let us, or there is no such database."""
+_STRANGER: Final = {1045, 1698}
+"""The user, from this host, with that password, is nobody."""
+_NO_DATABASE: Final = {1049}
+_REFUSED: Final = {1044, 1142, 1143, 1227, 1370}
+"""The user may not do that, or may not even see the database."""
+_ACCOUNT: Final = re.compile(r"'[^']*'@'[^']*'")
 _LOST: Final = {1040, 1053, 1077, 1078, 1079, 1080, 1152, 1158, 1159, 1160, 1161, 1184, 1205, 1213, 1317, 1836, 1927}
 """The server went away or stops, or has rolled back by itself (deadlock, lock timeout, killed): connect and see."""
 
@@ -36,14 +41,26 @@ def translate(error: Exception, doing: str) -> BackendError:
         return DiskFull(text)
     if code in _CORRUPT:
         return DataCorrupted(text)
-    if code in _REFUSED:
-        return BackendError(
-            f"{text}. It needs a database, and a user of it with the rights SELECT, INSERT, UPDATE, DELETE, CREATE,"
-            " ALTER, INDEX, DROP (docs/operating.md, MariaDB and PostgreSQL)"
-        )
+    if code in _STRANGER | _NO_DATABASE | _REFUSED:
+        return BackendError(f"{text}. {_remedy(code, str(message))} (docs/operating.md, MariaDB and PostgreSQL)")
     if code in _LOST or 2000 <= code < 3000 or isinstance(error, MySQLdb.InterfaceError):
         return BackendLost(text)
     return BackendError(text)
+
+
+def _remedy(code: int, message: str) -> str:
+    """Return what the operator has to do, as SQL where it is."""
+    found = _ACCOUNT.search(message)
+    account = found.group() if found else "'USER'@'HOST'"
+    grant = f"GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP ON NAME.* TO {account}"
+    if code in _STRANGER:
+        return (
+            "The server has no such user, or another password (database.user, password_file, password_variable):"
+            f" CREATE USER {account} IDENTIFIED BY '...'; {grant}"
+        )
+    if code in _NO_DATABASE:
+        return f"There is no such database (database.name): CREATE DATABASE NAME; {grant}"
+    return f"The user lacks a privilege: {grant}, NAME being database.name"
 
 
 def make_database(arguments: dict[str, Any], name: str) -> None:

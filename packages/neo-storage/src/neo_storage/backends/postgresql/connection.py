@@ -34,6 +34,21 @@ _CONNECT_S: Final = 10.0
 """For each step of making a connection."""
 
 _REFUSED: Final = ("28", "3D000", "42501", "3F000")
+_REMEDIES: Final = {
+    "authentication failed": "The server has no such user, or another password (database.user, password_file,"
+    " password_variable): CREATE ROLE USER LOGIN PASSWORD '...'",
+    "no password supplied": "It wants a password: set database.password_file or password_variable",
+    "no pg_hba.conf entry": "Add a line for this database, user and host to pg_hba.conf, and reload the server",
+    "does not exist": "It needs a database of its own, owned by its user: CREATE ROLE USER LOGIN PASSWORD '...';"
+    " CREATE DATABASE NAME OWNER USER",
+    "permission denied for database": "The user may not connect: GRANT CONNECT ON DATABASE NAME TO USER",
+    "permission denied for schema": "GRANT USAGE, CREATE ON SCHEMA public TO USER; CREATE is for the first start only",
+    "no schema has been selected": "GRANT USAGE, CREATE ON SCHEMA public TO USER; CREATE is for the first start only",
+    "permission denied for table": "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO USER",
+    "must be owner": "The tables belong to another user, OTHER: REASSIGN OWNED BY OTHER TO USER",
+    "permission denied": "The user lacks a privilege: ALTER DATABASE NAME OWNER TO USER",
+}
+"""What the operator has to do, by what the server says: for most of it there is no code when it happens at connect."""
 _CORRUPT: Final = ("XX001", "XX002")
 _FULL: Final = ("53100", "53400")
 _LOST: Final = ("08", "57", "40", "55P03", "53300", "25006", "25P02")
@@ -48,11 +63,10 @@ def translate(error: Exception, doing: str) -> BackendError:
         return DiskFull(text)
     if code.startswith(_CORRUPT):
         return DataCorrupted(text)
-    says_no = any(word in text for word in ("authentication failed", "does not exist", "no pg_hba.conf entry"))
-    if code.startswith(_REFUSED) or (not code and says_no):
-        return BackendError(
-            f"{text}. It needs a database that is owned by its user (docs/operating.md, MariaDB and PostgreSQL)"
-        )
+    if code.startswith(_REFUSED) or not code:
+        for sign, remedy in _REMEDIES.items():
+            if sign in text:
+                return BackendError(f"{text}. {remedy} (docs/operating.md, MariaDB and PostgreSQL)")
     if not code or code.startswith(_LOST):  # without a code it was the connection, not the server, that spoke
         return BackendLost(text)
     return BackendError(text)
