@@ -11,9 +11,8 @@ import transaction
 from ZODB import DB
 
 from neo_common.errors import BackendError, BackendLost
-from neo_common.ids import NO_TID, Oid, Tid
+from neo_common.ids import Oid
 from neo_storage.backends import server as server_module
-from neo_storage.backends.mysql.queries import QUERIES as MYSQL
 from neo_storage.backends.server import ServerBackend
 from support.backend_contract import P0, T1, T2, commit, write
 from support.cluster import Cluster
@@ -173,52 +172,3 @@ def test_server_killed_under_load_loses_nothing_and_the_node_lives(
             with again.transaction() as connection:
                 assert set(acknowledged) <= set(connection.root().values())
             again.close()
-
-
-PLAN_ROWS = 3000
-
-
-def test_plans_of_mariadb_walk_an_index_whatever_it_believes() -> None:
-    server = MariaDB.shared()
-    database = server.new_database()
-    backend = opened(server, database)
-    backend.apply([commit(Tid(n << 32), write(n, b"x"), np=1) for n in range(1, PLAN_ROWS)], 0)
-    for statement, arguments in (
-        (MYSQL.load, (0, 7, 2**62)),
-        (MYSQL.current, (0, 7)),
-        (MYSQL.piece, (0, 7, 7 << 32, 0, 0)),
-        (MYSQL.trans, (0, 7 << 32)),
-        (MYSQL.revisions, (0, 7 << 32)),
-    ):
-        rows = server.execute(
-            f"EXPLAIN {statement.text}".replace('"partition"', "`partition`").replace('"user"', "`user`"),
-            database,
-            tuple(arguments[at] for at in statement.order),
-        )
-        assert all(row[3] != "ALL" for row in rows), rows
-        assert all(int(row[8] or 0) <= 10 for row in rows if row[3] == "ref"), rows
-    backend.close()
-    server.give_back(database)
-
-
-def test_plans_of_postgresql_walk_an_index_whatever_it_believes() -> None:
-    server = PostgreSQL.shared()
-    database = server.new_database()
-    backend = opened(server, database)
-    backend.apply([commit(Tid(n << 32), write(n, b"x"), np=1) for n in range(1, PLAN_ROWS)], 0)
-    db = backend.database()
-    with db.snapshot("plans"):
-        for text in (
-            "EXECUTE neo_load (0, 7, 4611686018427387904)",
-            "EXECUTE neo_current (0, 7)",
-            "EXECUTE neo_trans (0, 30064771072)",
-            "EXECUTE neo_revisions (0, 30064771072)",
-        ):
-            plan = "\n".join(row[0] for row in db.execute(f"EXPLAIN {text}").fetchall())  # type: ignore[attr-defined]
-            assert "Seq Scan" not in plan, plan
-            assert "Sort" not in plan, plan
-            assert "Index" in plan, plan
-    db.close()
-    assert backend.current(P0, Oid(PLAN_ROWS + 1)) == NO_TID
-    backend.close()
-    server.give_back(database)

@@ -52,6 +52,9 @@ class Dialect(Protocol):
     def table(self, name: str, alias: str, index: str) -> str:
         """Return `name alias`, read through *index* (PRIMARY: its key) whatever the planner believes."""
 
+    def removal(self, name: str, index: str) -> str:
+        """Return the beginning of a DELETE, before WHERE, that finds the rows through *index* likewise."""
+
     def insert(self, table: Table) -> Many:
         """Return what inserts rows, in the order of columns, and leaves those alone that are there (by their key)."""
 

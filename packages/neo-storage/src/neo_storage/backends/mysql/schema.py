@@ -30,6 +30,10 @@ class MysqlDialect:
         """Return `name alias` with a hint: statistics of a table that grows fast are always out of date."""
         return f"{name} {alias} FORCE INDEX ({index})"
 
+    def removal(self, name: str, index: str) -> str:
+        """Return the beginning of a DELETE, in the form for several tables: the other one takes no hint."""
+        return f"DELETE {name} FROM {name} FORCE INDEX ({index})"
+
     def insert(self, table: Table) -> Many:
         """Return what inserts rows that are not there. Not INSERT IGNORE, which would ignore other errors too."""
         same = quoted(table.key[-1])
@@ -51,7 +55,7 @@ class MysqlDialect:
 
     def delete(self, table: Table, columns: tuple[str, ...], unless: str = "") -> Many:
         """Return what deletes rows: by OR, which becomes ranges of the key; pairs with IN do not."""
-        head, tail = f"DELETE FROM {table.name} WHERE ", ""
+        head, tail = f"{self.removal(table.name, 'PRIMARY')} WHERE ", ""
         if unless:
             head, tail = head + "(", f") AND NOT {unless}"
         return Many(head, "(" + " AND ".join(f"{quoted(c)} = %s" for c in columns) + ")", tail, " OR ")

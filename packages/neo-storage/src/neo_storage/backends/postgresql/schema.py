@@ -43,6 +43,11 @@ class PostgresqlDialect:
         del index
         return f"{name} {alias}"
 
+    def removal(self, name: str, index: str) -> str:
+        """Return the beginning of a DELETE."""
+        del index
+        return f"DELETE FROM {name}"
+
     def insert(self, table: Table) -> Many:
         """Return what inserts rows that are not there."""
         return self._insert(table, " ON CONFLICT DO NOTHING")

@@ -29,6 +29,11 @@ class SqliteDialect:
         """Return `name alias`. SQLite needs no hint for a key."""
         return f"{name} {alias}" if index == "PRIMARY" else f"{name} {alias} INDEXED BY {index}"
 
+    def removal(self, name: str, index: str) -> str:
+        """Return the beginning of a DELETE."""
+        del index
+        return f"DELETE FROM {name}"
+
     def insert(self, table: Table) -> Many:
         """Return what inserts rows that are not there."""
         return self._insert(table, " ON CONFLICT DO NOTHING")
