@@ -16,6 +16,7 @@ from ZODB.DB import DB
 from neo_common.errors import BackendError, BackendLost
 from neo_common.ids import Oid, Session, Tid, Ttid
 from neo_common.wire.schema import Tombstone
+from neo_storage.backends import server as server_module
 from neo_storage.backends.base import ApplyAbort
 from neo_storage.backends.server import ServerBackend
 from support.backend_contract import P0, T1, T2, commit, write
@@ -43,6 +44,15 @@ def opened(server: Server, database: str, **options: Any) -> ServerBackend:
     assert isinstance(backend, ServerBackend)
     backend.open()
     return backend
+
+
+def _open_once(server: Server, database: str) -> int:
+    """Return the position of a database that is opened and closed."""
+    backend = backend_on(server, database)
+    try:
+        return backend.open().position
+    finally:
+        backend.close()
 
 
 def reach(condition: Callable[[], object], what: Callable[[], str] = lambda: "") -> None:
@@ -215,6 +225,24 @@ def test_error_at_commit_is_never_taken_for_nothing_having_happened(
 def _database_of(server: Server) -> str:
     """Return the only database that a test has made."""
     return f"neo_{os.getpid()}_1"
+
+
+@KINDS
+def test_server_that_comes_late_is_waited_for_and_one_that_does_not_is_told(
+    kind: type[Server], own: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = own.new_database()
+    own.kill()
+    monkeypatch.setattr(server_module, "OPEN_S", 0.2)
+    with pytest.raises(BackendLost, match=f"database {database}"):
+        opened(own, database)
+    monkeypatch.undo()
+    found: list[int] = []
+    waits = threading.Thread(target=lambda: found.append(_open_once(own, database)))
+    waits.start()
+    own.start()
+    waits.join(DEADLINE_S)
+    assert found == [-1]
 
 
 @KINDS

@@ -5,6 +5,7 @@ The rules are those of `neo_storage.backends.base`; a fourth back end needs only
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from time import monotonic, sleep
 from typing import Final, NamedTuple
 
 import pytest
@@ -479,6 +480,20 @@ class BackendContract:
         assert reader.undo(P0, oid, T5) is None
         assert reader.undo(P0, Oid(4), T1) is None
         reader.close()
+
+    def test_disk_tells_what_is_used_and_what_is_free(self, backend: Backend) -> None:
+        """The pages that hold the values, when the database has counted again: a server does so at leisure."""
+        before, free = backend.disk()
+        assert free > 0
+        for position in range(4):
+            backend.apply([commit(Tid(T1 + position), *(write(2 * n, bytes(100_000)) for n in range(10)))], position)
+        deadline = monotonic() + 60
+        while backend.disk()[0] < before + 4_000_000:
+            assert monotonic() < deadline, backend.disk()
+            assert backend.checkpoint() == 3
+            sleep(0.1)
+        assert backend.disk()[0] < before + 40_000_000
+        assert [tuple(s) for s in backend.range_reader().sizes([P0])] == [(0, 10, 40, 4, 4_000_000)]
 
     def test_sizes_count_cells(self, backend: Backend) -> None:
         backend.apply([commit(T1, write(0, b"abc"), write(2, b"de"), write(1, b"f")), commit(T2, write(0, b"g"))], 0)

@@ -210,7 +210,9 @@ class MemoryBackend:
         return MemoryRangeReader(self)
 
     def disk(self) -> tuple[int, int]:
-        return 0, 2**40
+        cells = self._state.cells.values()
+        used = sum(rev.data.size for cell in cells for revisions in cell.values() for rev in revisions)
+        return used, 2**40
 
     def news(self) -> tuple[str, ...]:
         """Return nothing."""

@@ -60,11 +60,12 @@ class Server:
     """Begins a transaction that waits for all others that write."""
     _shared: ClassVar["Server | None"] = None
 
-    def __init__(self, options: dict[str, str] | None = None) -> None:
+    def __init__(self, options: dict[str, str] | None = None, folder: Path | None = None) -> None:
+        """*options*: more of the server's; *folder*: where its data is to lie."""
         self.options = options or {}
         self.path = Path(tempfile.mkdtemp(prefix=f"neo-{self.kind}-", dir="/tmp"))
         self.path.chmod(0o755)
-        self.data = self.path / "data"
+        self.data = (folder or self.path) / "data"
         self.data.mkdir(mode=0o700)
         self._user: dict[str, Any] = {}
         if os.geteuid() == 0:

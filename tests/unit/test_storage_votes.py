@@ -422,6 +422,18 @@ def test_votes_wait_while_the_applier_is_behind() -> None:
     assert only(rig.flush(), Voted).ttid == ttid(C1, 2)
 
 
+def test_votes_that_wait_are_refused_when_there_is_no_room() -> None:
+    """The applier is behind as it has no room: what waits for it is told now, not when its client gives up."""
+    rig = Rig(settings=StorageSettings(overlay_bytes=100)).serve()
+    rig.receive(C1, vote(write(0, 0, bytes(200))))
+    rig.flush()
+    rig.commit(T1)
+    rig.flush()
+    assert rig.receive(C1, vote(write(2), counter=2)) == []
+    assert only(rig.disk(free=0), Refused).code == ErrorCode.NO_SPACE
+    assert only(rig.receive(C1, vote(write(4), counter=3)), Refused).code == ErrorCode.NO_SPACE
+
+
 def test_session_that_was_given_up_is_refused() -> None:
     rig = Rig().serve()
     rig.adopt(ALONE, gone=(C1 & 0xFFFFFF,))

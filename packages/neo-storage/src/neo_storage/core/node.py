@@ -432,8 +432,9 @@ class StorageCore:
                 return Verdict.DROP
             if not ground.serving or packet.epoch != image.epoch:
                 return Verdict.DROP
-            if isinstance(packet, s.Vote) and ground.overlay.bytes > ground.settings.overlay_bytes:
-                return Verdict.HOLD  # the applier is behind: what it has to do must not grow
+            is_behind = ground.overlay.bytes > ground.settings.overlay_bytes
+            if isinstance(packet, s.Vote) and is_behind and self.votes.accepts:
+                return Verdict.HOLD  # what the applier has to do must not grow; without room it is refused at once
             if isinstance(packet, s.Vote) and self.votes.has_overtaken(packet):
                 return Verdict.HOLD
         return Verdict.TAKE
