@@ -270,6 +270,21 @@ class Oracle:
                     f"{ttid} gets {tid:x}, below {new.get(seen, 0):x} of {seen}, which it has seen",
                 )
 
+    def give_up(self, kept: Iterable[Ttid], voted: Iterable[Ttid]) -> None:
+        """An operator goes on with what few have: of all commits *kept* remain, the others must never come back.
+
+        `voted`: what those few have voted; whether it was committed elsewhere, or aborted, they cannot know.
+        """
+        kept, voted = set(kept), set(voted)
+        old = self.view[self.running]
+        self.view[self.running] = {t: tid for t, tid in old.items() if t in kept}
+        for ttid in set(old) - kept - voted:
+            self.failed[ttid] = "given up by the operator"
+        for ttid in voted:
+            self.failed.pop(ttid, None)
+        for known in self.known.values():
+            known &= kept
+
     # ---- at rest
 
     def history(self, oid: Oid) -> list[tuple[Tid, Ttid]]:

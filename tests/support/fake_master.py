@@ -11,12 +11,15 @@ from neo_common.runtime.shell import Shell
 from neo_common.states import CellState, ClusterState, NodeState, Role, node_id
 from neo_common.wire.schema import (
     AnswerChange,
+    AnswerChoose,
     AnswerCluster,
     AnswerDrop,
     AnswerMoves,
     AnswerNodes,
     AnswerPack,
     AnswerPackState,
+    AnswerReadmit,
+    AnswerRecovery,
     AnswerReplication,
     AnswerScrub,
     AnswerStart,
@@ -24,12 +27,15 @@ from neo_common.wire.schema import (
     AnswerTable,
     AnswerTruncate,
     AskChange,
+    AskChoose,
     AskCluster,
     AskDrop,
     AskMoves,
     AskNodes,
     AskPack,
     AskPackState,
+    AskReadmit,
+    AskRecovery,
     AskReplication,
     AskScrub,
     AskStart,
@@ -104,6 +110,9 @@ class FakeCore:
         self.change = AnswerChange("1 cells to make", (CellMove(Partition(0), NO_NODE, S2),), 1, 1)
         self.moves: list[AnswerMoves] = [AnswerMoves(False, 1, (), 0, 0, 0, 0, "")]
         self.scrub = AnswerScrub((), ())
+        self.recovery = AnswerRecovery(ClusterState.RUNNING, "", False, False, (S1,), (M1,), 1, (), whole(TABLE))
+        self.chosen = TABLE
+        """The table after a choice."""
         self.truncated = TABLE
         """The table after a truncation."""
         self.refuse = ""
@@ -161,6 +170,13 @@ class FakeCore:
             case AskTruncate():
                 self.table = self.truncated
                 return AnswerTruncate("it is truncated")
+            case AskRecovery():
+                return self.recovery
+            case AskChoose():
+                self.table = self.chosen
+                return AnswerChoose(77, "an operator has chosen")
+            case AskReadmit():
+                return AnswerReadmit("let in again")
             case AskPackState():
                 return self.pack.pop(0) if len(self.pack) > 1 else self.pack[0]
         raise AssertionError(packet)

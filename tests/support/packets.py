@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from neo_common.errors import NeoError
 from neo_common.ids import Epoch, NodeId, Partition, Ptid, Tid, Version
-from neo_common.model.orders import NO_ORDERS, Orders
+from neo_common.model.orders import NO_ORDERS, REASON_BYTES, Choice, Orders
 from neo_common.model.partition_table import Cell, Row, TableUpdate
 from neo_common.states import CellState
 from neo_common.wire.layout import Layout, Wire, layout_of
@@ -58,12 +58,17 @@ def shifted_rows(draw: st.DrawFn) -> list[Row]:
 
 
 _u64 = st.integers(0, 2**64 - 1)
+_some_nodes = st.lists(_nodes, max_size=4, unique=True).map(sorted).map(tuple)
+_tids = _u64.map(Tid)
+_choices = st.builds(Choice, _u64, _u64, _versions, _tids, _tids, st.text(max_size=REASON_BYTES // 4))
 _orders = st.builds(
     Orders,
-    st.lists(_nodes, max_size=4, unique=True).map(sorted).map(tuple),
+    _some_nodes,
     st.booleans(),
     _versions,
-    _u64.map(Tid),
+    _tids,
+    st.lists(_choices, max_size=3).map(tuple),
+    _some_nodes,
 )
 
 

@@ -86,7 +86,8 @@ class FakeStorage:
     def hello(self) -> s.SHello:
         """Return its first word."""
         voted = sorted({s.VotedId(r.ttid, r.attempt, r.parts) for r in self.voted})
-        return s.SHello(self.epoch, self.table.version, tuple(voted))
+        choices = self.table.orders.choices
+        return s.SHello(self.epoch, self.table.version, tuple(voted), choices[-1].id if choices else 0, self.last)
 
     def fenced(self) -> s.Fenced:
         """Return all it has."""

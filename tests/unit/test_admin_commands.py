@@ -12,30 +12,35 @@ from rich.console import Console
 from neo_admin.cli.main import run
 from neo_admin.shell import AdminShell
 from neo_common.config.loader import load
-from neo_common.ids import NodeId, Partition, Seconds, Tid, Version, make_epoch
-from neo_common.model.orders import Orders
-from neo_common.model.partition_table import Cell
-from neo_common.states import ClusterState, NodeState
+from neo_common.ids import NodeId, Partition, Seconds, Session, Tid, Ttid, Version, make_epoch
+from neo_common.model.orders import Choice, Orders
+from neo_common.model.partition_table import Cell, whole
+from neo_common.states import ClusterState, NodeState, Role, node_id
 from neo_common.wire.schema import (
     AnswerMoves,
     AnswerPackState,
+    AnswerRecovery,
     AnswerReplication,
     AnswerScrub,
     AskChange,
+    AskChoose,
     AskPack,
+    AskReadmit,
     AskScrub,
     AskStart,
     AskTruncate,
     CellCopy,
     ChangeKind,
     Cluster,
+    Decision,
     Finding,
+    FoundTable,
     NodeCopy,
     Nodes,
     NodeScrub,
     ScrubState,
 )
-from support.fake_master import A1, CLUSTER, M1, NODES, S1, S2, TABLE, FakeMaster, O, info
+from support.fake_master import A1, CLUSTER, LAST, M1, NODES, S1, S2, SINCE, TABLE, VERSION, FakeMaster, O, info
 
 
 class Result:
@@ -396,3 +401,95 @@ def test_truncation_asks_first_and_says_what_became_of_it(master: FakeMaster, mo
     lost = Result("truncate", "ff", "--yes", *words)
     assert lost.status == 1
     assert "Nothing was cut off" in lost.out
+
+
+def found(master: FakeMaster) -> AnswerRecovery:
+    """Let the cluster wait for s2, with one table found."""
+    decision = Decision(Ttid(Session(5), 1), 1, LAST, (Partition(0), Partition(1), Partition(5)))
+    table = FoundTable(
+        version=VERSION,
+        choice=0,
+        is_newest=True,
+        since=LAST,
+        storages=(S1,),
+        masters=(M1,),
+        there=(S1,),
+        missing=(S2,),
+        behind=(),
+        stale=(),
+        lost=(Partition(3),),
+        last=Tid(LAST - 2**33),
+        known=LAST,
+        decisions=(decision,),
+        votes=2,
+    )
+    state = ClusterState.RECOVERING
+    told = AnswerRecovery(state, "waits for s2 (S2)", False, True, (S1,), (M1,), 3, (table,), whole(master.core.table))
+    master.core.recovery = told
+    return told
+
+
+def test_recovery_shows_every_table_and_what_it_would_lose(master: FakeMaster) -> None:
+    found(master)
+    result = asked(master, "recovery")
+    assert result.status == 1
+    assert "The cluster is RECOVERING: waits for s2 (S2)" in result.out
+    assert "1 of 3 masters are there." in result.out
+    assert "Storages that are there: S1 (s1)." in result.out
+    assert f"table {VERSION}, the newest" in result.out
+    assert "readable  on S1 (s1); missing: S2 (s2)" in result.out
+    assert "in partitions 0-1, 5" in result.out
+    assert "gone      partitions 3: no cell is there (--empty)" in result.out
+    told = asked(master, "recovery", "--json").json
+    assert isinstance(told, dict)
+    assert told["tables"][0]["lost_partitions"] == [3]
+    assert told["tables"][0]["missing"] == ["S2"]
+    assert told["tables"][0]["last_tid"] < told["tables"][0]["known_tid"] == f"{LAST:016x}"
+
+
+def test_recovery_of_a_cluster_that_runs_shows_the_choices_that_were_made(master: FakeMaster) -> None:
+    choice = Choice(77, int(SINCE), VERSION, Tid(LAST - 2**33), LAST, "s2 has burnt")
+    table = master.core.table.changed(VERSION, {}, orders=Orders(choices=(choice,)))
+    master.core.recovery = master.core.recovery._replace(table=whole(table))
+    master.core.table = table
+    result = asked(master, "recovery")
+    assert result.status == 0, result.err
+    assert f"table {VERSION} was chosen: s2 has burnt" in result.out
+    assert f"table {VERSION} was chosen" in asked(master, "status").out
+
+
+def test_a_choice_asks_first_and_says_what_became_of_it(master: FakeMaster, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = found(master)
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    words = ("--masters", master.address, "--cluster", "test", "--timeout", "2s")
+    assert Result("recovery", "choose", str(VERSION), *words).status == 130, "nobody has said yes"
+    unknown = Result("recovery", "choose", "1.1:1", "--yes", *words)
+    assert unknown.status == 2
+    assert f"there are {VERSION}" in unknown.err
+    version = Version(make_epoch(99, M1), VERSION.ptid)
+    choice = Choice(77, int(SINCE), VERSION, LAST, LAST, "s2 has burnt")
+    former = master.core.table
+    master.core.chosen = former.changed(version, {}, orders=Orders(choices=(choice,)))
+    done = Result("recovery", "choose", str(VERSION), "--empty", "--reason", "fire", "--yes", "--json", *words)
+    assert done.status == 0, done.err
+    assert isinstance(done.json, dict)
+    assert (done.json["chosen"], done.json["table"]) == (True, str(VERSION))
+    order = AskChoose(VERSION, told.storages, False, True, "fire")
+    assert order in master.core.asked
+    master.core.table, master.core.chosen = former, former.changed(version, {})
+    lost = Result("recovery", "choose", str(VERSION), "--yes", *words)
+    assert lost.status == 1
+    assert "came to nothing" in lost.out
+
+
+def test_readmit_takes_names_and_ids(master: FakeMaster) -> None:
+    assert asked(master, "recovery", "readmit", "s2").out == "let in again\n"
+    assert master.core.asked[-1] == AskReadmit((S2,), "neoadmin recovery readmit")
+    assert asked(master, "recovery", "readmit", "S9").status == 0
+    assert master.core.asked[-1] == AskReadmit((node_id(Role.STORAGE, 9),), "neoadmin recovery readmit")
+    assert asked(master, "recovery", "readmit", "nobody").status == 2
+
+
+def test_a_cluster_that_waits_names_the_command(master: FakeMaster) -> None:
+    master.core.cluster = master.core.cluster._replace(state=ClusterState.RECOVERING, reason="waits")
+    assert "`neoadmin recovery` shows" in asked(master, "status").out

@@ -41,6 +41,7 @@ from neo_common.ids import (
     Ttid,
     Version,
 )
+from neo_common.model.orders import Choice, Orders
 from neo_common.model.partition_table import Cell, PartitionTable, whole
 from neo_common.states import CellState, Role, node_id
 from neo_common.wire.schema import (
@@ -561,3 +562,17 @@ def test_application_that_runs_away_from_vote_is_withdrawn(bench: Bench) -> None
     assert sent(effects, Unvote)
     assert sent(effects, Abort)
     assert bench.got(M1, Aborted(tx.ttid, 1, "")) == [AbortDone(tx.handle)]
+
+
+def test_a_choice_of_the_operator_ends_all_that_was_cached(bench: Bench) -> None:
+    """What this client has seen may be of a line of history that was given up."""
+    bench.ready()
+    choice = Choice(77, 0, table().version, T5, T5, "test")
+    new = table(2, E2)
+    new = new.changed(new.version, {}, orders=Orders(choices=(choice,)))
+    bench.do(Connected(M2, hello(E2)))
+    effects = bench.got(M2, Welcome(E2, Session(9), b"c" * 16, whole(new), (), T5, T5, (), False))
+    assert Reset(NO_TID, T5) in effects
+    bench.do(Connected(M1, hello(E2)))
+    effects = bench.got(M1, Welcome(E2, Session(9), b"c" * 16, whole(new), (), T5, T5, (), False))
+    assert not [e for e in effects if isinstance(e, Reset)], "once is enough"

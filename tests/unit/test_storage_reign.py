@@ -1,7 +1,8 @@
 """Lease, fencing, start, coming back."""
 
-from neo_common.ids import NO_EPOCH, NO_NODE, Epoch, Seconds
-from neo_common.model.partition_table import whole
+from neo_common.ids import NO_EPOCH, NO_NODE, NO_TID, Epoch, NodeId, Partition, Seconds
+from neo_common.model.orders import Choice, Orders
+from neo_common.model.partition_table import PartitionTable, whole
 from neo_common.states import CellState, Role, node_id
 from neo_common.wire.schema import (
     Adopt,
@@ -24,6 +25,7 @@ from neo_common.wire.schema import (
     VotedBy,
 )
 from neo_storage.core.events import Named
+from neo_storage.core.log_records import LogClear
 from neo_storage.core.settings import StorageSettings
 from support.storage_rig import (
     ALONE,
@@ -62,7 +64,9 @@ LATER = table(((S1, U),), ((S1, U),), epoch=E2)
 
 def test_new_storage_greets_and_is_fenced() -> None:
     rig = Rig()
-    assert only(rig.connect(M1), SHello) == SHello(NO_EPOCH, rig.core.image.table.version, ())
+    assert only(rig.connect(M1), SHello) == SHello(
+        NO_EPOCH, rig.core.image.table.version, (), 0, rig.core.image.last_tid
+    )
     assert rig.receive(M1, Fence(E1)) == []
     fenced = only(rig.flush(), Fenced, M1)
     assert (fenced.epoch, fenced.cluster_id, fenced.table.rows) == (E1, bytes(16), ())
@@ -380,3 +384,38 @@ def test_last_tid_survives() -> None:
     rig.crash()
     assert rig.core.image.last_tid == T2
     assert rig.core.ground.seen == T2
+
+
+# ---------------------------------------------------------------------------------------------- an operator's choice
+
+
+def chosen(former: PartitionTable, *rows: tuple[tuple[NodeId, CellState], ...]) -> PartitionTable:
+    """Return the first table of a new line."""
+    choice = Choice(77, 1_700_000_000, former.version, NO_TID, NO_TID, "test")
+    new = table(*rows, epoch=E3)
+    return new.changed(new.version, {}, orders=Orders(choices=(choice,)))
+
+
+def started(rig: Rig, new: PartitionTable) -> None:
+    """Let a new reign begin with that table."""
+    rig.receive(M1, Fence(E3))
+    rig.flush()
+    rig.receive(M1, Start(E3, CLUSTER, whole(new), NO_CEILINGS, (), ()))
+    rig.settle()
+
+
+def test_hello_tells_of_the_choice_and_of_the_last_tid() -> None:
+    rig = Rig().serve(ALONE)
+    assert only(rig.connect(M2), SHello).choice == 0
+    rig.lose(M2)
+    started(rig, chosen(ALONE, ((S1, U),), ((S1, U),)))
+    assert only(rig.connect(M2), SHello).choice == 77
+
+
+def test_a_partition_that_begins_empty_has_nothing_of_an_earlier_time() -> None:
+    """What was left of a dropped cell, not erased yet, must not be served."""
+    apart = table(((S1, U),), ((S2, U),))
+    rig = Rig().serve(apart, S2)
+    started(rig, chosen(apart, ((S1, U),), ((S1, U), (S2, O))))
+    clears = [record for _, record in rig.log if isinstance(record, LogClear)]
+    assert clears == [LogClear(Partition(1), NO_TID)], "the other partition stays"

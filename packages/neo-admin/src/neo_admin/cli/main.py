@@ -12,7 +12,7 @@ from click.shell_completion import get_completion_class
 from rich.console import Console
 
 from neo_admin import __version__, local
-from neo_admin.cli import commands, moving, truncating
+from neo_admin.cli import commands, moving, recovering, truncating
 from neo_admin.cli.commands import EXIT_HELP, Cli
 from neo_common.config.sections import Cluster
 from neo_common.config.values import parse_seconds
@@ -274,6 +274,50 @@ def truncate(options: Cli, tid: str, yes: bool, reason: str) -> int:
     if not yes:
         click.confirm(f"Every transaction above {number:016x} will be lost for ever. Go on?", abort=True)
     return truncating.truncate(options, Tid(number), reason)
+
+
+@cli.group(epilog=EXIT_HELP, invoke_without_command=True)
+@_shared(_OUTPUT + _CONNECTION + _FILE)
+@click.pass_context
+def recovery(ctx: click.Context) -> None:
+    """Show what a cluster that does not recover waits for: every partition table found, and what each would lose.
+
+    Status 1 while it waits. When it runs: the choices that were made.
+    """
+    if ctx.invoked_subcommand is None:
+        ctx.exit(recovering.show(ctx.ensure_object(Cli)))
+
+
+@command(recovery, "begin")
+def recovery_begin(options: Cli) -> int:
+    """Let a cluster recover that runs although not every partition can be read, so that a table can be chosen.
+
+    Clients are sent away, and come back when it runs again.
+    """
+    return recovering.show(options, begin=True)
+
+
+@command(recovery, "choose")
+@click.argument("table", metavar="TABLE")
+@click.option("--stale", is_flag=True, help="Use cells that are not up to date where there are no others.")
+@click.option("--empty", is_flag=True, help="Begin partitions of which there is no cell with nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask whether that is meant.")
+@_reason("recovery choose")
+def recovery_choose(options: Cli, table: str, stale: bool, empty: bool, yes: bool, reason: str) -> int:
+    """Go on with TABLE, as `neoadmin recovery` shows it, and with the storages and masters that are there.
+
+    For when what is missing will not come back. What only others have is lost: they are not let in any more when they
+    come, before `neoadmin recovery readmit`.
+    """
+    return recovering.choose(options, table, use_stale=stale, make_empty=empty, yes=yes, reason=reason)
+
+
+@command(recovery, "readmit")
+@_storages
+@_reason("recovery readmit")
+def recovery_readmit(options: Cli, names: tuple[str, ...], reason: str) -> int:
+    """Let in storages that were left behind by a choice: what they alone have is discarded, they copy the rest."""
+    return recovering.readmit(options, names, reason)
 
 
 @command(cli)

@@ -193,6 +193,8 @@ def status_rows(snapshot: Snapshot, now: float) -> list[tuple[str, str]]:
         ("primary", f"{_primary(primary, cluster)}, epoch {epoch_text(cluster.epoch)}"),
         ("table", f"{cluster.version}: {cluster.partitions} partitions, {copies}, {_readable(cluster)}"),
     ]
+    if cluster.state is ClusterState.RECOVERING and cluster.partitions:
+        rows.append(("recovery", "`neoadmin recovery` shows what was found, and what each choice would lose"))
     for role in (Role.MASTER, Role.STORAGE, Role.ADMIN, Role.CLIENT):
         told = [n for n in snapshot.nodes if role_of(n.node) is role]
         if told:
@@ -204,6 +206,10 @@ def status_rows(snapshot: Snapshot, now: float) -> list[tuple[str, str]]:
         ("last oid", hex_id(cluster.last_oid)),
         ("under way", f"{cluster.transactions} transactions"),
     ]
+    choices = snapshot.table.orders.choices
+    if choices:
+        text = f"table {choices[-1].table} was chosen {age_text(now - choices[-1].at)} ago; see `neoadmin recovery`"
+        rows.append(("choices", text))
     return rows
 
 

@@ -14,12 +14,15 @@ from neo_common.model.partition_table import EMPTY, PartitionTable
 from neo_common.states import ClusterState, NodeState, Role, node_text, role_of
 from neo_common.wire.schema import (
     AskChange,
+    AskChoose,
     AskCluster,
     AskDrop,
     AskMoves,
     AskNodes,
     AskPack,
     AskPackState,
+    AskReadmit,
+    AskRecovery,
     AskReplication,
     AskScrub,
     AskStart,
@@ -53,6 +56,9 @@ RELAYED: Final = frozenset(
         AskDrop,
         AskScrub,
         AskTruncate,
+        AskRecovery,
+        AskChoose,
+        AskReadmit,
     )
 )
 """The questions that go to the primary."""

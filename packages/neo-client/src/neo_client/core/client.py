@@ -867,6 +867,7 @@ class ClientCore:
         is_new = packet.epoch != self.epoch
         known_before = self.last
         is_cut = NO_VERSION < self.table.version < table.orders.cut_at
+        is_other_line = self._is_of_other_line(table)
         self._cut_cache(max(packet.last, self.last))
         self._cut_all_loads(is_new)
         self.epoch, self.session, self.table, self.primary = packet.epoch, packet.session, table, master
@@ -883,7 +884,9 @@ class ClientCore:
                     tx.maybe = True
         else:  # those of a session that was given up are aborted, durably
             self.dead = {key: parts for key, parts in self.dead.items() if key[0].session == self.session}
-        if is_cut:  # the cluster was truncated: what is above is nowhere any more
+        if is_other_line:  # an operator has given up what this client may have seen
+            self._reset(NO_TID, known_before)
+        elif is_cut:  # the cluster was truncated: what is above is nowhere any more
             self._reset(min(durable_before, table.orders.cut), known_before)
         elif packet.reset:
             self._reset(durable_before, known_before)
@@ -893,6 +896,10 @@ class ClientCore:
         fates = {f.ttid: f for f in packet.fates}
         for tx in list(self.transactions.values()):
             self._take_fate(tx, fates.get(tx.ttid), is_new)
+
+    def _is_of_other_line(self, table: PartitionTable) -> bool:
+        """Whether an operator has chosen a partition table since: what this client has seen may be nowhere any more."""
+        return self.table.version != NO_VERSION and self.table.orders.line != table.orders.line
 
     def _reset(self, durable: Tid, last: Tid) -> None:
         """Recovery has changed tids that this client knows: whatever began on a snapshot with them must begin again."""

@@ -5,7 +5,9 @@ shortest form only, 64 bits at most. An update is:
 
     0, or 1 + base epoch + base ptid      a whole table, or a difference from that version; 2 more: with orders
     epoch, ptid, replicas, partitions
-    orders, if there are any              balancing, cut epoch, cut ptid, cut; n, then n leaving nodes, as the keys
+    orders, if there are any              1 for balancing + 2 for choices, cut epoch, cut ptid, cut; n, then n leaving
+                                          nodes, as the keys; if there are choices, n and as many of: id, time, epoch,
+                                          ptid, last, known, bytes of the reason, reason; then the readmitted nodes
     n, then n nodes                       the key table, ascending: the first id, then differences less 1
     groups of rows, until the bytes end
 

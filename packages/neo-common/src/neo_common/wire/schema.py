@@ -1236,6 +1236,10 @@ class SHello(NamedTuple):
     epoch: Epoch
     version: Version
     voted: tuple[VotedId, ...]
+    choice: U64
+    """The last choice of an operator that its table carries; 0 if there is none."""
+    last: Tid
+    """The highest tid in its database."""
 
 
 @_notify(0x0402, (M,), (S,))
@@ -1932,6 +1936,108 @@ class AskTruncate(NamedTuple):
 @_answer(0x0609, (M, A), (A,))
 class AnswerTruncate(NamedTuple):
     """It has begun: done when the cluster is RUNNING with a table that carries the cut. Error ILLEGAL otherwise."""
+
+    text: str
+
+
+class FoundTable(NamedTuple):
+    """A partition table that recovery has found, and what would become of the cluster with it."""
+
+    version: Version
+    choice: U64
+    """The last choice of an operator that it carries; 0 if there is none."""
+    is_newest: bool
+    """Recovery goes on with it by itself, when nobody is missing."""
+    since: Tid
+    """The last tid when masters took it; 0 if no master that is there has it."""
+    storages: tuple[NodeId, ...]
+    """Those that have it."""
+    masters: tuple[NodeId, ...]
+    """Those that hold it."""
+    there: tuple[NodeId, ...]
+    """Storages with readable cells that are there."""
+    missing: tuple[NodeId, ...]
+    """Storages with readable cells that are not."""
+    behind: tuple[NodeId, ...]
+    """Storages that are there, and would be left behind: they have gone another way, or further."""
+    stale: tuple[Partition, ...]
+    """Partitions of which only cells that are not up to date are there."""
+    lost: tuple[Partition, ...]
+    """Partitions of which no cell is there."""
+    last: Tid
+    """The highest tid that would be kept."""
+    known: Tid
+    """The highest tid that anybody knows of. If it is above `last`, what is between would be lost."""
+    decisions: tuple[Decision, ...]
+    """Commits that storages tell which would be left behind, and no other has; at most 100, oldest first."""
+    votes: U32
+    """Transactions that only those have voted, and that are not decided."""
+
+
+@_ask(0x0611, (A,), (M, A))
+class AskRecovery(NamedTuple):
+    """Which partition tables were found, and what would each lose?
+
+    With *begin* a RUNNING cluster of which not every partition can be read recovers, so that a table can be chosen; if
+    all can be read, Error ILLEGAL.
+    """
+
+    begin: bool
+
+
+@_answer(0x0611, (M, A), (A,))
+class AnswerRecovery(NamedTuple):
+    """`tables`: newest first; empty when the cluster has recovered."""
+
+    state: ClusterState
+    reason: str
+    """What recovery waits for."""
+    is_torn: bool
+    """Whether storages have gone different ways: then it does not go on without a choice."""
+    may_choose: bool
+    storages: tuple[NodeId, ...]
+    """Those that have told what they have."""
+    masters: tuple[NodeId, ...]
+    """Those that hear this primary, itself included."""
+    masters_configured: U32
+    tables: tuple[FoundTable, ...]
+    table: TableUpdate
+    """The table in use, or the newest one: its orders carry the choices that were made."""
+
+
+@_ask(0x0612, (A,), (M, A))
+class AskChoose(NamedTuple):
+    """Go on with that table and those who are there; the operator answers for what is lost."""
+
+    version: Version
+    storages: tuple[NodeId, ...]
+    """Those that the operator has seen, as in AnswerRecovery: with others the choice may be another one."""
+    use_stale: bool
+    """Use cells that are not up to date where no others are there."""
+    make_empty: bool
+    """Begin partitions of which no cell is there with nothing."""
+    reason: str
+
+
+@_answer(0x0612, (M, A), (A,))
+class AnswerChoose(NamedTuple):
+    """It has begun. The choice stands as soon as masters have it on disk. Error ILLEGAL or NOT_READY otherwise."""
+
+    choice: U64
+    text: str
+
+
+@_ask(0x0613, (A,), (M, A))
+class AskReadmit(NamedTuple):
+    """Let in storages that were left behind: what they have beyond the line that was chosen is discarded."""
+
+    nodes: tuple[NodeId, ...]
+    reason: str
+
+
+@_answer(0x0613, (M, A), (A,))
+class AnswerReadmit(NamedTuple):
+    """They may come, and do so by themselves."""
 
     text: str
 

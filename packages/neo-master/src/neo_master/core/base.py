@@ -28,7 +28,7 @@ from neo_common.ids import (
     Version,
 )
 from neo_common.model.nodes import NodeTable
-from neo_common.model.orders import Orders
+from neo_common.model.orders import Choice, Orders
 from neo_common.model.partition_table import EMPTY, PartitionTable, Readiness, Row, TableUpdate, whole
 from neo_common.states import ClusterState, NodeState, Role, node_text, role_of
 from neo_common.wire.schema import (
@@ -252,6 +252,17 @@ class PackOrder:
         """The sum over storages that are gone."""
         self.asked_by: list[tuple[NodeId, int]] = []
         """Who waits for AnswerPack."""
+
+
+class Chosen(NamedTuple):
+    """The table that an operator has chosen, as long as recovery has not begun with it."""
+
+    choice: Choice
+    table: PartitionTable
+    storages: frozenset[NodeId]
+    """Those that were there: with others it is another choice."""
+    use_stale: bool
+    make_empty: bool
 
 
 class Collecting(NamedTuple):
@@ -493,6 +504,11 @@ class MasterBase(ABC):
         """Starts that wait until a majority holds the table."""
         self.patience_until: Seconds | None = None
         """Until when recovery waits for storages that it could do without."""
+        self.chosen: Chosen | None = None
+        self.behind: dict[NodeId, Fenced] = {}
+        """What those have told that have gone another way than the table that recovery goes on with."""
+        self.turned_away: dict[NodeId, int] = {}
+        """Storages that have gone another way, with their incarnations."""
         self.fence_sent: dict[NodeId, Epoch] = {}
         """The last Fence sent to each storage over its connection."""
         self.was_fenced: dict[NodeId, Epoch] = {}
@@ -617,6 +633,54 @@ class MasterBase(ABC):
     @abstractmethod
     def newest_table(self) -> PartitionTable:
         """Return the newest table that recovery has found (recovery)."""
+
+    @abstractmethod
+    def missing(self, table: PartitionTable) -> list[NodeId]:
+        """Return the nodes that recovery must wait for (recovery)."""
+
+    @abstractmethod
+    def can_do_without(self, table: PartitionTable) -> bool:
+        """Whether recovery may go on without those that are missing (recovery)."""
+
+    @abstractmethod
+    def why_torn(self, newest: PartitionTable) -> str:
+        """Return why recovery cannot tell which table counts, nothing if it can (choices)."""
+
+    @abstractmethod
+    def all_replies(self) -> dict[NodeId, Fenced]:
+        """Return what every storage has told (choices)."""
+
+    @abstractmethod
+    def leave_behind(self, table: PartitionTable) -> None:
+        """Count only those that belong to *table* (choices)."""
+
+    @abstractmethod
+    def check_chosen(self) -> None:
+        """Forget a choice that was made for other storages (choices)."""
+
+    @abstractmethod
+    def chosen_table(self, chosen: Chosen) -> PartitionTable:
+        """Return the first table of a new line (choices)."""
+
+    @abstractmethod
+    def first_voters(self) -> tuple[Voter, ...]:
+        """Return the masters that count in a majority of this reign, at its beginning (choices)."""
+
+    @abstractmethod
+    def is_of_line(self, storage: NodeId, hello: SHello) -> bool:
+        """Whether a storage may come into the running cluster (choices)."""
+
+    @abstractmethod
+    def turn_away_behind(self) -> None:
+        """Send those away that do not belong to the reign (choices)."""
+
+    @abstractmethod
+    def turn_away(self, storage: NodeId) -> None:
+        """Send a storage away that has gone another way (choices)."""
+
+    @abstractmethod
+    def behind_text(self, storage: NodeId) -> str:
+        """Return why it is not let in (choices)."""
 
     @abstractmethod
     def is_founded_in_vain(self, table: PartitionTable) -> bool:
@@ -755,6 +819,14 @@ class MasterBase(ABC):
     @abstractmethod
     def step_rows(self) -> dict[Partition, Row]:
         """Return the rows of the next step towards the goal (moves)."""
+
+    @abstractmethod
+    def last_ordered(self) -> tuple[Orders, int]:
+        """Return orders and number of copies as the last order wants them (moves)."""
+
+    @abstractmethod
+    def answer_order(self, peer: NodeId, request: int, answer: Packet) -> None:
+        """Answer an order when it is durable wherever it must be (moves)."""
 
     @abstractmethod
     def answer_orders(self) -> None:

@@ -27,6 +27,7 @@ from neo_common.wire.schema import (
     AnswerLast,
     Ask,
     AskChange,
+    AskChoose,
     AskCluster,
     AskCollect,
     AskDrop,
@@ -38,6 +39,8 @@ from neo_common.wire.schema import (
     AskPack,
     AskPackState,
     AskRaiseOid,
+    AskReadmit,
+    AskRecovery,
     AskReplication,
     AskScrub,
     AskStart,
@@ -99,6 +102,7 @@ from neo_master.core.base import (
     Stored,
     Terminate,
 )
+from neo_master.core.choices import Choices
 from neo_master.core.election import Election
 from neo_master.core.moves import Moves
 from neo_master.core.oids import Oids
@@ -132,7 +136,7 @@ def told_epoch(packet: object) -> Epoch:
 
 
 class MasterCore(
-    Election, Recovery, Transactions, Tables, Moves, Truncation, Sessions, Oids, Packs, Scrubs, Admin, Roster
+    Election, Recovery, Choices, Transactions, Tables, Moves, Truncation, Sessions, Oids, Packs, Scrubs, Admin, Roster
 ):
     """One master: secondary, or primary of a cluster that is recovering or runs.
 
@@ -216,6 +220,9 @@ class MasterCore(
             AskMoves: self.on_ask_moves,
             AskDrop: self.on_ask_drop,
             AskTruncate: self.on_ask_truncate,
+            AskRecovery: self.on_ask_recovery,
+            AskChoose: self.on_ask_choose,
+            AskReadmit: self.on_ask_readmit,
         }
 
     def __repr__(self) -> str:
@@ -380,7 +387,9 @@ class MasterCore(
         twin = next((n for n in self.peers(Role.STORAGE) if self.connected[n].name == hello.name), None)
         if hello.node != NO_NODE:
             there = self.connected.get(hello.node)
-            if there is not None and there.name != hello.name:
+            if self.turned_away.get(hello.node) == hello.incarnation:
+                self.effects.append(Refuse(connection, RefusalCode.IDENTITY, self.behind_text(hello.node)))
+            elif there is not None and there.name != hello.name:
                 text = f"{node_text(hello.node)} is {there.name!r}, which is connected: is this a copy of its disk?"
                 self.effects.append(Refuse(connection, RefusalCode.IDENTITY, text))
             else:

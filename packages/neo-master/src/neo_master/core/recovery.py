@@ -2,10 +2,10 @@
 
 Recovery takes the newest partition table, waits for *every* node readable in it, decides about what was voted and not
 decided, has all of that made durable, and serves. With a majority of the masters it can do without some of them, where
-every row keeps a readable cell (docs/masters.md); or an operator chooses.
+every row keeps a readable cell (docs/masters.md); or an operator chooses (`choices`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from neo_common.ids import NO_NODE, NO_TID, NodeId, Oid, Partition, Ptid, Seconds, Tid, Ttid, Version
@@ -25,9 +25,9 @@ from neo_common.wire.schema import (
     Start,
     StartOk,
     Tombstone,
-    VotedId,
 )
 from neo_master.core.base import ERROR, INFO, NO_ID, WARNING, Demote, MasterBase
+from neo_master.core.choices import hello_of
 
 
 class Doubt(NamedTuple):
@@ -68,7 +68,9 @@ class Recovery(MasterBase):
         self.said_hello.add(storage)
         self.seen_epoch = max(self.seen_epoch, hello.epoch)
         if self.is_running:
-            if hello.epoch > self.epoch:
+            if not self.is_of_line(storage, hello):
+                self.turn_away(storage)
+            elif hello.epoch > self.epoch:
                 self.step_down(f"{self.text(storage)} obeys epoch {hello.epoch >> 24}")
             else:
                 self.adopt(storage, hello)
@@ -114,8 +116,7 @@ class Recovery(MasterBase):
             self.replies[storage] = packet
             self.try_start()
         else:
-            voted = {VotedId(r.ttid, r.attempt, r.parts) for r in packet.voted}
-            self.on_storage_hello(storage, SHello(packet.epoch, packet.table.version, tuple(sorted(voted))))
+            self.on_storage_hello(storage, hello_of(packet))
 
     def known_cluster_id(self) -> bytes:
         """Return the id of the cluster: decided, or what the connected storages say; zeros if nobody knows."""
@@ -132,16 +133,19 @@ class Recovery(MasterBase):
     def newest_table(self) -> PartitionTable:
         """Return the table with the highest version that was found; EMPTY if none.
 
-        What masters hold counts only with a majority of them: a lone one may hold what was never begun.
+        What masters hold counts only with a majority of them: a lone one may hold what was never begun. But the choice
+        of an operator counts from the first master on: nobody shall go on with what was given up.
         """
         best = EMPTY
         register = self.newest_register()
         if register.table.partitions and self.is_heard_by_majority():
             best = register.table.apply(EMPTY)
-        for storage in sorted(self.replies):
-            update = self.replies[storage].table
+        for _, reply in sorted(self.all_replies().items()):
+            update = reply.table
             if update.partitions and update.version > best.version:
                 best = update.apply(EMPTY)
+        if register.table.version > best.version and len(register.table.orders.choices) > len(best.orders.choices):
+            best = register.table.apply(EMPTY)
         return best
 
     def is_heard_by_majority(self) -> bool:
@@ -205,7 +209,11 @@ class Recovery(MasterBase):
         if not table.partitions:
             self.explain_founding()
             return
-        missing = self.missing(table)
+        torn = self.why_torn(table)
+        if torn and self.chosen is None:
+            self.set_state(ClusterState.RECOVERING, f"{torn}: `neoadmin recovery` shows both, choose one")
+            return
+        missing = self.missing(table) if self.chosen is None else []
         if missing and self.can_do_without(table) and self.patience_until is not None:
             text = f"waits for storages {self.texts(missing)}, for a while: it can do without"
             self.set_state(ClusterState.RECOVERING, text)
@@ -284,13 +292,19 @@ class Recovery(MasterBase):
         """Go on with recovery, if nothing is missing."""
         if not self.is_primary or self.is_running or self.start_need is not None or self.state is ClusterState.STOPPING:
             return
-        table = self.newest_table()
+        self.replies.update(self.behind)
+        self.behind.clear()
+        self.check_chosen()
+        chosen = self.chosen
+        table = self.newest_table() if chosen is None else chosen.table
         if not table.partitions:
             self.check_founding()
             self.explain()
             return
-        missing = self.missing(table)
-        if missing and self.is_patient(table):
+        torn = chosen is None and self.why_torn(table)
+        self.leave_behind(table)
+        missing = self.missing(table) if chosen is None else []
+        if torn or (missing and self.is_patient(table)):
             self.grace_until = None
             self.explain()
             return
@@ -310,7 +324,15 @@ class Recovery(MasterBase):
         self.aborted = {t.ttid: t.attempt for t in verdict.aborts}
         if missing:
             self.log(WARNING, f"goes on without storages {self.texts(missing)}: their cells are out of date")
-        self.start(self.cleaned(table, missing), verdict.aborts, table)
+        left_out = set(self.replies) - set(self.who_counts(table)) - self.new_storages()
+        if chosen is not None:
+            self.start(self.chosen_table(chosen), verdict.aborts, left_out=left_out)
+        else:
+            self.start(self.cleaned(table, missing), verdict.aborts, table, left_out)
+
+    def new_storages(self) -> set[NodeId]:
+        """Return the storages that have no table yet."""
+        return {n for n, reply in self.replies.items() if not reply.table.partitions}
 
     def cleaned(self, table: PartitionTable, missing: Sequence[NodeId] = ()) -> PartitionTable:
         """Return the table of the new reign: joins that were under way begin again; who is left out is out of date."""
@@ -357,8 +379,13 @@ class Recovery(MasterBase):
 
         Who was left out of that reign knows nothing that matters, and may have what no reign has ever confirmed.
         """
-        readable, epoch = table.readable_nodes(), table.version.epoch
-        return [n for n in sorted(self.replies) if n in readable or self.replies[n].table.version.epoch == epoch]
+        readable, epoch, line = table.readable_nodes(), table.version.epoch, table.orders.line
+        found = []
+        for n, reply in sorted(self.replies.items()):
+            is_same_reign = reply.table.version.epoch == epoch and reply.table.orders.line == line
+            if n in readable or is_same_reign:
+                found.append(n)
+        return found
 
     def there(self, table: PartitionTable, partition: Partition) -> list[NodeId]:
         """Return the readable cells of a partition that have told what they have."""
@@ -373,10 +400,14 @@ class Recovery(MasterBase):
         return votes
 
     def is_voted_fully(self, table: PartitionTable, votes: list[tuple[NodeId, RecordHead]], attempt: int) -> bool:
-        """Whether every readable cell of every partition that it touches has its record, of that attempt."""
+        """Whether every readable cell of every partition that it touches has its record, of that attempt.
+
+        Where an operator goes on without any cell of a partition nobody can know: nothing is kept by halves.
+        """
         have = {(n, r.partition) for n, r in votes if r.attempt == attempt}
         parts = next((r.parts for _, r in votes if r.attempt == attempt), ())
-        return bool(parts) and all((n, p) in have for p in parts for n in self.there(table, p))
+        there = [(p, self.there(table, p)) for p in parts]
+        return bool(parts) and all(nodes and all((n, p) in have for n in nodes) for p, nodes in there)
 
     def has_tombstone(self, table: PartitionTable, ttid: Ttid, attempt: int) -> bool:
         """Whether anybody whose word counts has made an abort of that attempt durable."""
@@ -436,7 +467,7 @@ class Recovery(MasterBase):
 
     def decide(self, decided: dict[Ttid, Decision], verdict: Verdict) -> None:
         """Give tids to what was in doubt; begin above all that a former primary may have given."""
-        replies = self.replies.values()
+        replies = self.all_replies().values()
         self.last = max([NO_TID, *(r.last for r in replies), *(d.tid for d in decided.values())])
         self.tid_floor = self.former_ceiling()
         register = self.newest_register()
@@ -469,14 +500,22 @@ class Recovery(MasterBase):
     def former_ceiling(self) -> Tid:
         """Return the highest tid that a former primary may have given: those above what is durable are not reused."""
         held = self.newest_register().ceilings.tid
-        return Tid(max([1, held, *(r.ceilings.tid for r in self.replies.values())]) - 1)
+        return Tid(max([1, held, *(r.ceilings.tid for r in self.all_replies().values())]) - 1)
 
     # ------------------------------------------------------------------------------------------ starting
 
-    def start(self, table: PartitionTable, aborts: list[Tombstone], former: PartitionTable = EMPTY) -> None:
+    def start(
+        self,
+        table: PartitionTable,
+        aborts: list[Tombstone],
+        former: PartitionTable = EMPTY,
+        left_out: Collection[NodeId] = (),
+    ) -> None:
         """Have all of it made durable on everybody who is there.
 
-        If it takes readable cells away from *former*, a majority of the masters has it first.
+        If it takes readable cells away from *former*, a majority of the masters has it first; if an operator has chosen
+        it, every master that is there. Who was *left_out* of the reign before is adopted later: so it forgets what it
+        took for decided.
         """
         if self.cluster_id == NO_ID:
             self.cluster_id = self.known_cluster_id()
@@ -486,13 +525,16 @@ class Recovery(MasterBase):
             self.stable_pt = former  # until the cluster runs: who comes to power meanwhile may begin with that one
         self.index_table()
         self.name_table_nodes()
-        self.voters = self.newest_register().voters
+        self.voters = self.first_voters()
         self.ceilings = self.first_ceilings()
         decisions = tuple(self.decided.values())
+        for storage in sorted(left_out):
+            self.late[storage] = hello_of(self.replies.pop(storage))
         self.start_need = set(self.replies)
+        self.turn_away_behind()
         start = Start(self.epoch, self.cluster_id, whole(table), self.ceilings, decisions, tuple(aborts))
         self.starts = {storage: start for storage in sorted(self.replies)}
-        if self.may_start_at_once(table, former):
+        if self.chosen is None and self.may_start_at_once(table, former):
             self.send_starts()
         else:
             self.put_forward(table)
@@ -548,6 +590,7 @@ class Recovery(MasterBase):
         self.is_running = self.is_failover = True
         self.set_stable()
         self.cut_to = None
+        self.chosen = None
         self.lease_seen = self.now.monotonic
         self.undurable.extend(self.decided.values())
         self.unacked = {ttid: set() for ttid in self.decided}
@@ -596,6 +639,7 @@ class Recovery(MasterBase):
     def recovery_storage_lost(self, storage: NodeId) -> None:
         """A storage is lost before the cluster runs."""
         self.late.pop(storage, None)
+        self.behind.pop(storage, None)
         self.fence_sent.pop(storage, None)
         counted = self.replies.pop(storage, None) is not None
         if self.start_need is not None and counted:
@@ -618,6 +662,8 @@ class Recovery(MasterBase):
                 self.begin_abort(ttid, attempt, parts, NO_NODE, "")
                 kill[ttid] = max(attempt, kill.get(ttid, 0))
         decisions = tuple(sorted(self.decisions_above_mark(), key=lambda d: d.tid))
+        if hello.last > self.last:  # of a line that was given up: no tid of it is given again
+            self.tid_floor = max(self.tid_floor, hello.last)
         self.adopted.discard(storage)
         self.obeying.add(storage)
         self.told_tid[storage] = self.last

@@ -195,6 +195,7 @@ class RegisterHolder(MasterBase):
         self.promises.pop(master, None)
         self.master_leases.pop(master, None)
         self.claims.pop(master, None)
+        self.begin_starts()
 
     # ------------------------------------------------------------------------------------------ the register
 
@@ -256,12 +257,21 @@ class RegisterHolder(MasterBase):
         if proposed.voters != self.voters and len(self.held) == len(self.masters):
             self.voters = proposed.voters
             self.log(INFO, f"{len(self.voters)} masters hold the partition table and count in a majority")
+        self.begin_starts()
         if self.is_majority(self.held):
-            if self.starts:
-                self.send_starts()
             self.table_held(self.proposed_table)
         self.try_run()
         self.check_stable()
+
+    def begin_starts(self) -> None:
+        """Begin the reign at the storages, if masters hold what they must hold before.
+
+        A choice stands when every master that is there has it: none of them lets what was given up come back.
+        """
+        if self.starts and self.proposed is not None:
+            holders = {master for master, _ in self.held}
+            if self.is_majority(self.held) if self.chosen is None else holders >= set(self.promises):
+                self.send_starts()
 
     def is_majority(self, who: Iterable[tuple[NodeId, bytes]]) -> bool:
         """Whether those masters, with those memories, are more than half of the voters. Never without a quorum."""

@@ -257,7 +257,9 @@ class Reign:
     def say_hello(self, master: NodeId) -> None:
         """Tell a master what this storage is."""
         image = self._ground.image
-        self._ground.send(master, SHello(image.epoch, image.table.version, image.voted_ids()))
+        choices = image.table.orders.choices
+        choice = choices[-1].id if choices else 0
+        self._ground.send(master, SHello(image.epoch, image.table.version, image.voted_ids(), choice, image.last_tid))
 
     def storage_lost(self, peer: NodeId) -> None:
         """Tell the primary of a cell that votes cannot reach, or of a join that has lost its source."""

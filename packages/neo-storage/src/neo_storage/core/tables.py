@@ -95,7 +95,18 @@ class Tables:
         if self.is_cut(table):
             ground.log(WARNING, f"truncated to {table.orders.cut:#x}, as an operator has ordered")
             record = LogTruncate(whole(table), table.orders.cut)
+        for p in self.new_and_readable(table):
+            ground.write(LogClear(p, NO_TID))
         ground.write(record, lambda: ground.send(master, PtOk(table.version)))
+
+    def new_and_readable(self, table: PartitionTable) -> list[Partition]:
+        """Return the partitions that this node serves although it had no cell of them: an operator has given up all
+        others, and it begins with nothing. What it may have of an earlier time was not erased yet, perhaps."""
+        ground, old = self._ground, self._ground.image.table
+        if not old.partitions or table.orders.line == old.orders.line:
+            return []
+        mine = table.partitions_of(ground.me)
+        return [p for p in mine if ground.me in table.readable(p) and old.state(p, ground.me) is None]
 
     def is_cut(self, table: PartitionTable) -> bool:
         """Return whether the cluster was truncated since the last table that this node has."""
