@@ -406,3 +406,12 @@ def test_a_cluster_that_runs_without_some_partitions_recovers_when_the_operator_
     assert found.lost == (1,)
     assert isinstance(choose(r, found.version, empty=True), s.AnswerChoose)
     assert r.core.pt.rows == ((Cell(S1, U),), (Cell(S1, U), Cell(S2, OUT)))
+
+
+def test_a_feeding_cell_leads_when_a_majority_goes_on_without_the_last_complete_one() -> None:
+    rows = ((Cell(S2, U), Cell(S1, F)), (Cell(S1, U), Cell(S2, F)))
+    r = found({S1: table(T5, rows)}, masters=3, takeover_s=0.5, power_on_s=0.5)
+    hold(r, M2, table(T5, rows))
+    r.tick(10.0)
+    put = r.last_to(M2, s.Hold).register.table.apply(EMPTY)
+    assert put.rows == ((Cell(S1, U), Cell(S2, OUT)), (Cell(S1, U), Cell(S2, OUT)))

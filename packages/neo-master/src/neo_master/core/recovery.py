@@ -335,7 +335,10 @@ class Recovery(MasterBase):
         return {n for n, reply in self.replies.items() if not reply.table.partitions}
 
     def cleaned(self, table: PartitionTable, missing: Sequence[NodeId] = ()) -> PartitionTable:
-        """Return the table of the new reign: joins that were under way begin again; who is left out is out of date."""
+        """Return the table of the new reign: joins that were under way begin again; who is left out is out of date.
+
+        A FEEDING cell leads where all UP_TO_DATE ones are left out.
+        """
         rows = []
         for row in table.rows:
             there: list[Cell] = []
@@ -345,7 +348,7 @@ class Recovery(MasterBase):
                 state = CellState.OUT_OF_DATE if is_late else s
                 check_cell(s, state)
                 (left_out if n in missing and s.is_readable else there).append(Cell(n, state))
-            rows.append((*there, *left_out))
+            rows.append((*with_lead(there), *left_out))
         version = Version(self.epoch, Ptid(table.version.ptid + 1))
         return PartitionTable(version, table.replicas, rows, self.orders_of(table.orders, version))
 
@@ -696,6 +699,14 @@ class Recovery(MasterBase):
             return False
         session = ttid.session
         return session in self.gone or not (session in self.client_of or session in self.lost)
+
+
+def with_lead(row: Sequence[Cell]) -> tuple[Cell, ...]:
+    """Return a row in which a FEEDING cell, which has all that it had, takes the place of the last UP_TO_DATE one."""
+    heir = next((i for i, c in enumerate(row) if c.state is CellState.FEEDING), None)
+    if heir is None or any(c.state is CellState.UP_TO_DATE for c in row):
+        return tuple(row)
+    return (*row[:heir], Cell(row[heir].node, CellState.UP_TO_DATE), *row[heir + 1 :])
 
 
 def progress_of(hello: CHello | None, ttid: Ttid, attempt: int) -> Progress | None:
