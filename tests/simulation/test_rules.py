@@ -15,7 +15,9 @@ from simulation import test_seeds as seeds
 from support.mutations import MUTATIONS, planted
 from unit import test_client_core as client
 from unit import test_master_election as election
+from unit import test_master_moves as moves
 from unit import test_master_recovery as recovery
+from unit import test_master_register as register
 from unit import test_master_sessions as sessions
 from unit import test_master_tables as tables
 from unit import test_master_transactions as transactions
@@ -101,6 +103,33 @@ RULES: Final[dict[str, tuple[Callable[..., None], ...]]] = {
         sessions.test_client_comes_back_to_aborted_only_when_every_readable_node_has_told,
         sessions.test_readable_node_that_is_away_must_tell_too,
     ),
+    "blank_votes": (register.test_a_master_without_its_former_disk_is_no_voter,),
+    "left_out_counts": (register.test_who_was_left_out_of_a_reign_is_not_believed,),
+    "left_out_remembers": (reign.test_storage_that_was_left_out_of_a_reign_forgets_its_decisions,),
+    "left_out_started": (register.test_who_was_left_out_of_a_reign_is_not_believed,),
+    "lone_register": (register.test_a_lone_master_does_not_trust_the_table_of_its_register,),
+    "master_lease_forgotten": (register.test_a_restarted_master_waits_out_the_lease_that_it_may_have_given,),
+    "minority_rules": (
+        register.test_one_master_of_three_waits_for_every_storage,
+        register.test_a_reign_that_leaves_somebody_out_has_its_table_at_a_majority_before_any_start,
+    ),
+    "no_cover_lease": (register.test_a_primary_whose_leases_are_no_cover_decides_nothing,),
+    "no_heir": (moves.test_a_feeding_cell_takes_the_place_of_the_last_that_is_up_to_date,),
+    "old_epoch_held": (register.test_a_register_of_a_lower_epoch_than_the_promise_is_not_held,),
+    "only_newest_table": (register.test_while_a_table_is_not_stable_an_abort_counts_with_the_cells_of_the_stable_one,),
+    "promise_ignores_lease": (register.test_while_a_lease_lives_no_other_claim_is_heard,),
+    "promise_not_durable": (register.test_a_promise_is_on_disk_before_it_is_given,),
+    "register_first": (register.test_any_other_table_goes_to_the_storages_first,),
+    "runs_uncovered": (register.test_a_reign_runs_only_when_its_table_is_covered,),
+    "seal_not_repeated": (transactions.test_seal_is_repeated_to_a_storage_that_comes_back,),
+    "stable_uncovered": (register.test_a_table_is_stable_when_it_is_covered,),
+    "storages_first": (
+        register.test_a_table_that_takes_readable_cells_away_goes_to_the_masters_first,
+        register.test_a_reign_that_leaves_somebody_out_has_its_table_at_a_majority_before_any_start,
+    ),
+    "taken_back_held": (register.test_a_promotion_that_is_taken_back_is_held_by_no_master,),
+    "voters_by_few": (register.test_voters_are_chosen_anew_only_by_all_masters,),
+    "young_cell_counts": (register.test_a_cell_whose_promotion_no_majority_holds_does_not_count,),
 }
 """By planted bug, the tests of the rule that it breaks."""
 

@@ -15,8 +15,8 @@ from neo_client.core.client import ClientCore
 from neo_client.core.events import AbortDone, CacheCut, FinishDone, Invalidated, VoteDone
 from neo_client.core.tpc import Phase, Waiting
 from neo_common.core import Send, Tick
-from neo_common.ids import NO_TID, NodeId, Oid, Tid
-from neo_common.model.partition_table import Cell, PartitionTable
+from neo_common.ids import NO_NODE, NO_TID, NodeId, Oid, Partition, Tid
+from neo_common.model.partition_table import EMPTY, Cell, PartitionTable
 from neo_common.states import CellState, Role
 from neo_common.wire.schema import (
     AbortOk,
@@ -362,6 +362,75 @@ def _may_promote_any(core: MasterCore, original: object, partition: Any, node: N
 
 def _who_is_there(core: MasterCore, original: Callable[[], frozenset[NodeId]]) -> frozenset[NodeId]:
     return frozenset(n for n in original() if n in core.connected)
+
+
+# ---------------------------------------------------------------------------------------------- a majority of masters
+
+
+def _uncovered(core: MasterCore, original: Callable[..., object], *args: object) -> None:
+    """Do it as if everything were a cover."""
+    covered = core.is_covered
+    core.is_covered = lambda: True  # type: ignore[method-assign]
+    original(*args)
+    core.is_covered = covered  # type: ignore[method-assign]
+
+
+def _trust_register(core: MasterCore, original: Callable[[], PartitionTable]) -> PartitionTable:
+    heard = core.is_heard_by_majority
+    core.is_heard_by_majority = lambda: True  # type: ignore[method-assign]
+    table = original()
+    core.is_heard_by_majority = heard  # type: ignore[method-assign]
+    return table
+
+
+def _count_names(core: MasterCore, original: object) -> bool:
+    """Take whoever has the name of a voter for one."""
+    voters = {v.node for v in core.newest_register().voters}
+    return core.is_quorum and 2 * sum(m in voters for m in core.promises) > len(voters) > 0
+
+
+def _choose_voters(core: MasterCore, original: Callable[..., None], *args: object) -> None:
+    original(*args)
+    if core.proposed is not None:
+        core.voters = core.proposed.voters
+
+
+def _store_nothing(core: MasterCore, original: object, then: Callable[[], None] | None) -> None:
+    if then is not None:
+        then()
+
+
+def _forget_given_lease(core: MasterCore, original: Callable[[], None]) -> None:
+    original()
+    core.lease_to = NO_NODE
+
+
+def _young_cells(core: MasterCore, original: object, table: PartitionTable) -> bool:
+    """A cell counts as it is in the newest table, wherever that was found."""
+    return core.is_heard_by_majority() and all(
+        any(n in core.replies for n in table.readable(Partition(p))) for p in range(table.partitions)
+    )
+
+
+def _newest_only(core: MasterCore, original: object, partition: Partition) -> set[NodeId]:
+    return set(core.pt.readable(partition))
+
+
+def _all_first(core: MasterCore, original: object, *args: object) -> bool:
+    return core.is_quorum
+
+
+def _start_left_out(
+    core: MasterCore, original: Callable[..., None], table: Any, aborts: Any, former: Any = EMPTY, left_out: Any = ()
+) -> None:
+    original(table, aborts, former)
+
+
+def _adopt_without_seals(core: MasterCore, original: Callable[..., None], *args: object) -> None:
+    seal = core.seal
+    core.seal = lambda ttid: None  # type: ignore[method-assign]
+    original(*args)
+    core.seal = seal  # type: ignore[method-assign]
 
 
 MUTATIONS: Final[dict[str, Mutation]] = {
@@ -800,6 +869,156 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         "a vote reports at once a cell that was never connected",
         ("one_1rep", "chain"),
         storage=always("is_expected", False, "votes"),
+        is_rare=True,
+    ),
+    "minority_rules": Mutation(
+        "any master that has promised is taken for a majority",
+        ("m3_tiny", "m3_read", "m3_pair"),
+        master=both(
+            instead("is_majority", lambda core, original, who: core.is_quorum and bool(set(who))),
+            instead("is_heard_by_majority", lambda core, original: core.is_quorum and bool(core.promises)),
+        ),
+        kinds=("apart",),
+        is_rare=True,
+    ),
+    "no_cover_lease": Mutation(
+        "a primary decides with the lease of its own host alone",
+        ("m3_read", "m3_pair", "m3_abort"),
+        master=always("is_lease_covered", True),
+        kinds=("apart", "cut"),
+        is_rare=True,
+    ),
+    "stable_uncovered": Mutation(
+        "a table is stable although no majority has it, nor a whole row",
+        ("m3_tiny", "m3_read", "m3_pair"),
+        master=instead("check_stable", _uncovered),
+        kinds=("apart", "host", "cut"),
+        is_rare=True,
+    ),
+    "runs_uncovered": Mutation(
+        "a reign without everybody begins before a majority has its table",
+        ("m3_tiny", "m3_read", "m3_2rep"),
+        master=instead("try_run", _uncovered),
+        kinds=("apart", "host", "crash"),
+        is_rare=True,
+    ),
+    "storages_first": Mutation(
+        "storages have a table that takes readable cells away before the masters have it",
+        ("m3_tiny", "m3_read", "m3_2rep"),
+        master=both(always("must_be_held_first", False), always("may_start_at_once", True)),
+        kinds=("apart", "host", "crash"),
+        is_rare=True,
+    ),
+    "register_first": Mutation(
+        "masters have a promotion before the storages have it",
+        ("m3_read", "m3_2rep", "m3_tiny"),
+        master=instead("must_be_held_first", _all_first),
+        kinds=("apart", "host", "crash"),
+        is_rare=True,
+    ),
+    "lone_register": Mutation(
+        "a candidate without majority trusts the table of its own register",
+        ("m3_tiny", "m3_read", "m3_2rep"),
+        master=instead("newest_table", _trust_register),
+        kinds=("apart", "host", "crash"),
+        is_rare=True,
+    ),
+    "blank_votes": Mutation(
+        "a master that has lost its disk votes as if it remembered",
+        ("m3_tiny", "m3_read", "m3_pair"),
+        master=instead("is_heard_by_majority", _count_names),
+        kinds=("wipe", "apart", "host"),
+        is_rare=True,
+    ),
+    "voters_by_few": Mutation(
+        "new voters are chosen without asking every master",
+        ("m3_tiny", "m3_read", "m3_pair"),
+        master=both(always("are_all_there", True), instead("on_held", _choose_voters)),
+        kinds=("wipe", "apart", "host"),
+        is_rare=True,
+    ),
+    "promise_not_durable": Mutation(
+        "a master promises before that is on its disk",
+        ("m3_tiny", "m3_read", "m3_pair"),
+        master=instead("store", _store_nothing),
+        kinds=("apart", "crash", "host"),
+        is_rare=True,
+    ),
+    "promise_ignores_lease": Mutation(
+        "a master hears another candidate while its lease is alive",
+        ("m3_read", "m3_pair", "m3_abort"),
+        master=always("is_free_for", True),
+        kinds=("apart", "cut"),
+        is_rare=True,
+    ),
+    "master_lease_forgotten": Mutation(
+        "a restarted master forgets the lease that it gave",
+        ("m3_read", "m3_pair", "m3_abort"),
+        master=instead("begin_memory", _forget_given_lease),
+        kinds=("apart", "crash"),
+        is_rare=True,
+    ),
+    "old_epoch_held": Mutation(
+        "a master holds the table of an epoch below its promise",
+        ("m3_read", "m3_tiny", "m3_pair"),
+        master=always("may_hold", True),
+        kinds=("apart", "cut", "host"),
+        is_rare=True,
+    ),
+    "young_cell_counts": Mutation(
+        "a cell whose promotion no majority holds counts for a takeover",
+        ("m3_tiny", "m3_read", "m3_2rep"),
+        master=instead("can_do_without", _young_cells),
+        kinds=("apart", "host", "crash"),
+        is_rare=True,
+    ),
+    "only_newest_table": Mutation(
+        "aborts and seals count without the cells of the stable table",
+        ("m3_abort", "m3_abort_A"),
+        master=instead("readable_in", _newest_only),
+        kinds=("apart", "cut", "host"),
+        is_rare=True,
+    ),
+    "taken_back_held": Mutation(
+        "a promotion that is taken back is held by masters all the same",
+        ("m3_2rep", "m3_read", "m3_hosts"),
+        master=always("must_skip", False),
+        kinds=("apart", "host", "crash"),
+        is_rare=True,
+    ),
+    "left_out_counts": Mutation(
+        "recovery believes decisions of a storage that was left out of a reign",
+        ("m3_read", "m3_abort", "m3_pair"),
+        master=instead("who_counts", lambda core, original, table: sorted(core.replies)),
+        kinds=("apart", "host", "crash"),
+        is_rare=True,
+    ),
+    "left_out_started": Mutation(
+        "a storage that was left out of a reign is started with the others, and keeps its decisions",
+        ("m3_read", "m3_abort", "m3_pair"),
+        master=instead("start", _start_left_out),
+        kinds=("apart", "host", "crash"),
+        is_rare=True,
+    ),
+    "left_out_remembers": Mutation(
+        "a storage that is adopted into a reign that began without it keeps its decisions",
+        ("m3_read", "m3_abort", "m3_pair"),
+        storage=nothing("forget_decisions", "reign"),
+        kinds=("apart", "host", "crash"),
+        is_rare=True,
+    ),
+    "seal_not_repeated": Mutation(
+        "a Seal is not sent to a storage that comes back",
+        ("m3_abort_A", "abort_A"),
+        master=instead("adopt", _adopt_without_seals),
+        kinds=("cut", "crash"),
+        is_rare=True,
+    ),
+    "no_heir": Mutation(
+        "a FEEDING cell does not take the place of the last UP_TO_DATE one",
+        ("rebuild", "grow"),
+        master=instead("with_heir", lambda core, original, row, node: row),
+        kinds=("change", "crash"),
         is_rare=True,
     ),
 }

@@ -278,6 +278,18 @@ def test_adopt_brings_a_storage_into_a_later_reign() -> None:
     assert rig.core.image.epoch == E2
 
 
+def test_storage_that_was_left_out_of_a_reign_forgets_its_decisions() -> None:
+    """They may be those of a reign that never ran: others have been told otherwise."""
+    rig = Rig().serve(ALONE)
+    rig.receive(C1, vote(write(0)))
+    rig.flush()
+    rig.commit(int(T1))
+    rig.settle()
+    assert rig.core.image.decisions
+    rig.adopt(table(((S1, O), (S2, U)), ((S1, O), (S2, U)), epoch=E3), epoch=E3, master=M1)
+    assert not rig.core.image.decisions
+
+
 def test_adopt_tells_the_votes_of_sessions_given_up() -> None:
     rig = Rig().serve()
     rig.receive(C1, vote(write(0)))
