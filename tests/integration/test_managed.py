@@ -16,23 +16,10 @@ from neo_admin.supervise import Supervisord
 from neo_common.config.loader import load
 from support.cluster import Cluster
 from support.counting import RECOVERY_DEADLINE_S, WRITERS, Writer, check_all
-from support.servers import needs_mariadb
+from support.servers import managed_servers, needs_mariadb
 
 DEADLINE_S = 60.0
 pytestmark = pytest.mark.timeout(300)
-
-
-def servers_of(directory: Path) -> list[int]:
-    """Return the process ids of all MariaDB servers with files below *directory*."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (folder / "cmdline").read_bytes().split(b"\0")
-        except OSError:  # it has ended meanwhile
-            continue
-        if command[0].endswith(b"mariadbd") and any(os.fsencode(f"--datadir={directory}") in word for word in command):
-            found.append(int(folder.name))
-    return found
 
 
 def reach(condition: Callable[[], object]) -> None:
@@ -53,7 +40,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
                     connection.root()[f"{side}-{number}"] = Length()
         db.close()
         yield running
-    assert servers_of(running.directory) == [], "a storage that has stopped leaves no server"
+    assert managed_servers(running.directory) == [], "a storage that has stopped leaves no server"
 
 
 def is_found(cluster: Cluster) -> bool:
@@ -83,10 +70,10 @@ def test_server_killed_under_load_is_started_again_and_the_node_lives(cluster: C
     killed = list[int]()
 
     def deed() -> None:
-        (pid,) = servers_of(cluster.directory)
+        (pid,) = managed_servers(cluster.directory)
         killed.append(pid)
         os.kill(pid, signal.SIGKILL)
-        reach(lambda: servers_of(cluster.directory) not in ([], [pid]))
+        reach(lambda: managed_servers(cluster.directory) not in ([], [pid]))
 
     under_load(cluster, deed, 3)
     assert len(set(killed)) == 3
@@ -103,16 +90,16 @@ def test_storage_killed_under_load_finds_its_server_and_there_are_never_two(clus
         # By now the kernel has told the old one, and it stops; the new one waits for that.
         deadline = time.monotonic() + 2
         while time.monotonic() < deadline:
-            seen.append(len(servers_of(cluster.directory)))
+            seen.append(len(managed_servers(cluster.directory)))
 
     under_load(cluster, deed, 3)
     assert max(seen) == 1
-    assert len(servers_of(cluster.directory)) == 1
+    assert len(managed_servers(cluster.directory)) == 1
 
 
 def test_both_killed_at_once_lose_nothing(cluster: Cluster) -> None:
     def deed() -> None:
-        pids = servers_of(cluster.directory)
+        pids = managed_servers(cluster.directory)
         cluster.kill("s1")
         for pid in pids:
             try:
@@ -132,7 +119,7 @@ def test_supervisord_stopped_leaves_nothing(tmp_path: Path) -> None:
     supervisord.start()
     try:
         cluster.wait_running()
-        assert len(servers_of(tmp_path)) == 1
+        assert len(managed_servers(tmp_path)) == 1
         pid = next(process.pid for process in supervisord.processes() if process.name == "s1")
         os.kill(pid, signal.SIGKILL)
         reach(lambda: next(p.pid for p in supervisord.processes() if p.name == "s1") not in (0, pid))
@@ -140,4 +127,4 @@ def test_supervisord_stopped_leaves_nothing(tmp_path: Path) -> None:
     finally:
         supervisord.shutdown(DEADLINE_S)
         supervisord.close()
-    assert servers_of(tmp_path) == []
+    assert managed_servers(tmp_path) == []

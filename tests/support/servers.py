@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from glob import glob
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -48,6 +49,61 @@ def needs_mariadb() -> None:
     _program("mariadb-install-db")
 
 
+def managed_servers(directory: Path, *, with_beginning: bool = False) -> list[int]:
+    """Return the process ids of all MariaDB servers with files below *directory*, started by storages (Linux).
+
+    *with_beginning*: also what is about to become one, or makes its files.
+    """
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:  # it has ended meanwhile
+            continue
+        is_one = with_beginning or command[0].endswith(b"mariadbd")
+        if is_one and any(word.startswith(os.fsencode(f"--datadir={directory}/")) for word in command):
+            found.append(int(folder.name))
+    return found
+
+
+class Managed:
+    """The servers that storages run themselves with files below a directory: they can be killed only."""
+
+    def __init__(self, directory: Path) -> None:
+        needs_mariadb()
+        self._directory = directory
+        self.process = self
+        """Not None: it is for the storage to start them again."""
+
+    def settings(self, database: str) -> dict[str, Any]:
+        """Return the `database` section of a storage."""
+        del database
+        return {"type": "mysql", "managed": True, "cache": "16MB"}
+
+    def new_database(self) -> str:
+        """Return nothing: the storage makes it."""
+        return ""
+
+    def start(self) -> None:
+        """The storage does it."""
+
+    def end(self) -> None:
+        """kill -9 of all, whose storages are dead; return when they are gone."""
+        deadline = time.monotonic() + _START_S
+        while pids := managed_servers(self._directory, with_beginning=True):
+            assert time.monotonic() < deadline, f"{pids} cannot be killed"
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """kill -9 what runs now."""
+        for pid in managed_servers(self._directory):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
 def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -73,6 +129,8 @@ class Server:
             os.chown(self.path, nobody.pw_uid, nobody.pw_gid)
             os.chown(self.data, nobody.pw_uid, nobody.pw_gid)
             self._user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        self._environ = {**os.environ, "TMPDIR": str(self.path)}
+        """A MariaDB that starts removes what it finds in its temporary folder, even what another one uses."""
         self.process: subprocess.Popen[bytes] | None = None
         self._names = itertools.count(1)
         self._free: list[str] = []
@@ -126,6 +184,7 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             check=False,
+            env=self._environ,
             **self._user,
         )
         said = done.stdout.decode(errors="replace")
@@ -142,6 +201,7 @@ class Server:
                 stdout=log,
                 stderr=log,
                 preexec_fn=_die_with_parent,  # after it has become the other user, which would undo it
+                env=self._environ,
                 **self._user,
             )
         deadline = time.monotonic() + _START_S

@@ -85,6 +85,16 @@ def test_it_is_started_answers_and_is_stopped(rig: Rig) -> None:
     assert [server.pid] == rig.runs()
 
 
+def test_it_shares_no_temporary_folder_and_none_of_our_environment(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A MariaDB that starts removes what it finds there, even what another one uses."""
+    monkeypatch.setenv("S1_PASSWORD", "hush")
+    rig.server("env > env; " + LIVES, install="env > env.installer").start()
+    for name in ("env", "env.installer"):
+        text = (rig.layout.directory / name).read_text()
+        assert f"TMPDIR={rig.layout.temporary}\n" in text
+        assert "hush" not in text
+
+
 def test_folder_is_closed_to_others(rig: Rig) -> None:
     """Its root has no password: who cannot enter the folder cannot reach the socket."""
     rig.layout.directory.mkdir(mode=0o777)

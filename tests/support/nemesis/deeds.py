@@ -9,6 +9,7 @@ from collections.abc import Callable
 from neo_common.wire.schema import ChangeKind
 from support.nemesis.ensemble import Ensemble
 from support.nemesis.schedule import Fault
+from support.servers import Managed
 
 STORM_S = 0.25
 CLOCK_STEP_S = 3600.0
@@ -49,6 +50,9 @@ class Deeds:
                 for name in targets:
                     cluster.kill(name)
                 if fault.kind == "power":
+                    for server in cluster.servers.values():
+                        if isinstance(server, Managed):
+                            server.end()
                     for image in cluster.images.values():
                         image.cut_power()
                 # What was acknowledged shortly before is told to its client, perhaps, after the kill.

@@ -30,11 +30,13 @@ from support.nemesis.images import Image, images_work
 from support.nemesis.proxy import CLIENT, Proxies
 from support.nemesis.schedule import Shape
 from support.raw_client import Gone, RawConnection
-from support.servers import MariaDB, PostgreSQL, Server
+from support.servers import Managed, MariaDB, PostgreSQL, Server
 from support.zygote import Zygote
 
 IMAGE_MB = 96
+MANAGED_IMAGE_MB = 384
 KINDS = {"mysql": MariaDB, "postgresql": PostgreSQL}
+MANAGED = "managed"
 
 
 class Ensemble(Cluster):
@@ -52,11 +54,9 @@ class Ensemble(Cluster):
         )
         self.shape = shape
         self._zygote = zygote
-        made = {kind: KINDS[kind]() for kind in sorted(set(shape.servers))}
-        self.servers: dict[str, Server] = {
-            name: made[kind] for name, kind in zip(self.storages, cycle(shape.servers), strict=False)
-        }
-        """Who keeps the database of each storage, if that is not SQLite. They are no part of what loses its disk."""
+        made = {kind: KINDS[kind]() for kind in sorted(set(shape.servers) & set(KINDS))}
+        self.servers: dict[str, Server | Managed] = {}
+        """Who keeps the database of each storage, if that is not SQLite. Only managed ones lose their disk with it."""
         behind = free_ports(len(self.names))
         self.direct = {name: f"127.0.0.1:{port}" for name, port in zip(self.names, behind, strict=True)}
         """Where nodes really listen."""
@@ -66,13 +66,15 @@ class Ensemble(Cluster):
             for name, node in config[section].items():
                 node["listen"] = self.direct[name]
         has_images = wants_images and images_work(directory)
-        for name in self.storages:
+        for name, kind in zip(self.storages, cycle(shape.servers or ("",)), strict=False):
             if has_images:
-                self.images[name] = Image(directory / f"disk-{name}", IMAGE_MB)
+                size_mb = IMAGE_MB if kind != MANAGED else MANAGED_IMAGE_MB
+                self.images[name] = Image(directory / f"disk-{name}", size_mb)
                 config["storages"][name]["directory"] = f"disk-{name}/files"
             config["storages"][name]["log"] = {"segment": "1MB"}
-            if name in self.servers:
-                server = self.servers[name]
+            if kind:
+                server = made.get(kind) or Managed(directory / (f"disk-{name}" if has_images else name))
+                self.servers[name] = server
                 config["storages"][name]["database"] = server.settings(server.new_database())
         self.config.write_text(yaml.safe_dump(config))
         for name in self.names:
@@ -96,10 +98,10 @@ class Ensemble(Cluster):
 
     def _close(self) -> None:
         self.proxies.close()
-        for image in self.images.values():
-            image.close()
         for server in self.servers.values():
             server.end()
+        for image in self.images.values():
+            image.close()
 
     def start(self, name: str) -> None:
         """Start a daemon; it is forked from one that has imported everything."""

@@ -14,7 +14,7 @@ class Shape(NamedTuple):
     storages: int
     replicas: int
     servers: tuple[str, ...] = ()
-    """On which kinds of servers the storages have their databases, in turn; none: SQLite."""
+    """On which kinds of servers the storages have their databases, in turn, or `managed`; none: SQLite."""
 
     @property
     def names(self) -> list[str]:

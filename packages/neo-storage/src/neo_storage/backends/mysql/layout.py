@@ -45,7 +45,7 @@ class Layout(NamedTuple):
 
     @property
     def temporary(self) -> Path:
-        """For the server's own temporary files: the disk of the data is watched, /tmp is not."""
+        """For temporary files of this server and no other; the disk of the data is watched, /tmp is not."""
         return self.directory / "tmp"
 
     @property

@@ -204,7 +204,12 @@ class ManagedServer:
         pid: int = _posix_spawn(
             sys.executable,
             [sys.executable, "-I", "-S", program, str(self.layout.pid), str(os.getpid()), *command],
-            {"PATH": f"{Path(command[0]).parent}:{_USUAL_PLACES}:/bin:/sbin", "LC_ALL": "C"},
+            {
+                "PATH": f"{Path(command[0]).parent}:{_USUAL_PLACES}:/bin:/sbin",
+                "LC_ALL": "C",
+                # A MariaDB that starts removes what others have left in its temporary folder, and what they use there.
+                "TMPDIR": str(self.layout.temporary),
+            },
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 1, str(self.layout.log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
