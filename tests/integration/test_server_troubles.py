@@ -29,14 +29,31 @@ DEADLINE_S = 60.0
 pytestmark = pytest.mark.timeout(300)
 
 
+_servers: dict[type[Server], Server] = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def end_of_servers() -> Iterator[None]:
+    """End those of this module when it is done."""
+    yield
+    for server in _servers.values():
+        server.end()
+    _servers.clear()
+
+
 @pytest.fixture
 def own(kind: type[Server]) -> Iterator[Server]:
-    """A server that may be maltreated."""
-    server = kind({"deadlock_timeout": "3s"} if kind is PostgreSQL else {})
+    """A server that may be maltreated, and runs with its first options again when the test is over."""
+    if kind not in _servers:
+        _servers[kind] = kind({"deadlock_timeout": "3s"} if kind is PostgreSQL else {})
+    server = _servers[kind]
+    options = dict(server.options)
     yield server
-    if server.process is not None:
-        server.process.send_signal(signal.SIGCONT)
-    server.end()
+    if server.process is not None and server.options == options and server.process.poll() is None:
+        return
+    server.kill()
+    server.options = options
+    server.start()
 
 
 def opened(server: Server, database: str, **options: Any) -> ServerBackend:
@@ -197,7 +214,8 @@ def test_error_at_commit_is_never_taken_for_nothing_having_happened(
     kind: type[Server], own: Server, is_there: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server dies at COMMIT, before it or after it: what is there is read back, not guessed."""
-    backend = opened(own, own.new_database())
+    database = own.new_database()
+    backend = opened(own, database)
     backend.apply([commit(T1, write(0, b"a"))], 0)
     db = backend._writing
     assert db is not None
@@ -216,15 +234,10 @@ def test_error_at_commit_is_never_taken_for_nothing_having_happened(
     assert "COMMIT of apply" in str(lost(backend, 1))
     monkeypatch.undo()
     own.start()
-    (position,) = own.execute("SELECT number FROM config WHERE name = 'position'", str(_database_of(own)))[0]
+    (position,) = own.execute("SELECT number FROM config WHERE name = 'position'", database)[0]
     assert position == (1 if is_there else 0)
     check_applied(backend, 1)
     backend.close()
-
-
-def _database_of(server: Server) -> str:
-    """Return the only database that a test has made."""
-    return f"neo_{os.getpid()}_1"
 
 
 @KINDS
@@ -257,8 +270,9 @@ def test_other_settings_after_a_restart_are_noticed(kind: type[Server], own: Ser
     backend.close()
 
 
-def test_other_version_after_a_restart_is_told() -> None:
-    own = MariaDB()
+@pytest.mark.parametrize("kind", [MariaDB])
+def test_other_version_after_a_restart_is_told(own: Server) -> None:
+    """(PostgreSQL cannot say that it is another one.)"""
     backend = opened(own, own.new_database())
     assert backend.news() == []
     own.kill()
@@ -271,7 +285,6 @@ def test_other_version_after_a_restart_is_told() -> None:
     assert "now, was by" in text
     assert backend.news() == []
     backend.close()
-    own.end()
 
 
 @KINDS
