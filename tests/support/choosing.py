@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from neo_common.ids import NodeId, Ttid
-from neo_common.states import ClusterState
+from neo_common.states import ClusterState, node_text
 from neo_common.wire.schema import (
     AnswerChoose,
     AnswerReadmit,
@@ -56,6 +56,7 @@ class Operator:
                 order = AskChoose(mine[0].version, told.storages, self._stale, self._empty, "simulated")
                 answer = self.ask(order)
                 if isinstance(answer, AnswerChoose):
+                    self._simulation.world.note("operator", "chooses", f"table {mine[0].version}")
                     self.chosen.append(answer.choice)
                     self.told = mine[0]
         return False
@@ -81,6 +82,7 @@ class Operator:
             if primary is not None and node in primary.core.pt.orders.readmitted:
                 return True
             answer = self.ask(AskReadmit((node,), "simulated"))
+            self._simulation.world.note("operator", "readmits", node_text(node))
             return isinstance(answer, AnswerReadmit)
 
         return self._again(seconds, order)

@@ -24,6 +24,7 @@ from neo_common.wire.schema import (
 )
 from neo_storage.core.events import Applied
 from support.application import Application, Spec, Step
+from support.choosing import Operator, kept_by
 from support.simulation import Scenario, Simulation
 from support.traces import lines
 from support.world import Entry, Process
@@ -146,6 +147,38 @@ def storage_lost_in_vote() -> Simulation:
     return told(shape((Spec(writes=(0,)),), storages=2, replicas=1), trouble)
 
 
+def operator_goes_on_with_a_storage_that_was_behind() -> Simulation:
+    """S1 was away, S2 went on and is gone: S1's table is chosen. S2 comes back, and is let in to be made equal."""
+    scenario = shape((Spec(writes=(0,)),), storages=2, replicas=1)
+    simulation = told(scenario)
+    world, (first, second), client = simulation.world, simulation.storages, simulation.clients[0]
+    (master,) = simulation.masters
+    first.crash()
+    world.run(5.0)
+    client.run_script(scenario.clients[0])
+    world.run(60.0, lambda: client.step is Step.DONE)
+    second.crash()
+    first.start()
+    master.crash()
+    world.run(1.0)
+    simulation.oracle.give_up(kept_by(simulation, first), first.core.image.voted)
+    master.start()
+    world.run(6.0)
+    world.history.clear()
+    operator = Operator(simulation, first)
+    assert operator.run(30.0)
+    client.run_script(scenario.clients[0])
+    world.run(60.0, lambda: client.step is Step.DONE)
+    second.start()
+    world.run(3.0)
+    assert operator.readmit(second.node, 30.0)
+    world.run(30.0, lambda: second.node in simulation.primary_table().readable_nodes())
+    shown = list(world.history)
+    simulation.rest()
+    world.history[:] = shown
+    return simulation
+
+
 STORIES: dict[str, Story] = {
     f.__name__: f
     for f in (
@@ -156,6 +189,7 @@ STORIES: dict[str, Story] = {
         primary_lost_between_finish_and_answer,
         primary_lost_after_commit,
         storage_lost_in_vote,
+        operator_goes_on_with_a_storage_that_was_behind,
     )
 }
 

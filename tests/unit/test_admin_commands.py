@@ -440,6 +440,7 @@ def test_recovery_shows_every_table_and_what_it_would_lose(master: FakeMaster) -
     assert "readable  on S1 (s1); missing: S2 (s2)" in result.out
     assert "in partitions 0-1, 5" in result.out
     assert "gone      partitions 3: no cell is there (--empty)" in result.out
+    assert "2 of 3 masters do not hear of a choice" in result.out
     told = asked(master, "recovery", "--json").json
     assert isinstance(told, dict)
     assert told["tables"][0]["lost_partitions"] == [3]
@@ -462,7 +463,9 @@ def test_a_choice_asks_first_and_says_what_became_of_it(master: FakeMaster, monk
     told = found(master)
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     words = ("--masters", master.address, "--cluster", "test", "--timeout", "2s")
-    assert Result("recovery", "choose", str(VERSION), *words).status == 130, "nobody has said yes"
+    asked_first = Result("recovery", "choose", str(VERSION), *words)
+    assert asked_first.status == 130, "nobody has said yes"
+    assert not any(isinstance(packet, AskChoose) for packet in master.core.asked)
     unknown = Result("recovery", "choose", "1.1:1", "--yes", *words)
     assert unknown.status == 2
     assert f"there are {VERSION}" in unknown.err

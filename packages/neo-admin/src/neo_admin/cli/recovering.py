@@ -56,7 +56,7 @@ def choose(cli: Cli, version: str, *, use_stale: bool, make_empty: bool, yes: bo
         infos = link.ask(AskNodes(), AnswerNodes, cli.deadline).nodes
         told = link.ask(AskRecovery(False), AnswerRecovery, cli.deadline)
         table = table_of(told, version)
-        lost = view.loss_lines(table, labels(infos), time())
+        lost = [*view.loss_lines(table, labels(infos), time()), *view.deaf_lines(told)]
         if not yes:
             for line in lost:
                 click.echo(line, err=True)

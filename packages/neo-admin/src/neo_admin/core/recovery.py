@@ -71,11 +71,24 @@ def recovery_lines(told: AnswerRecovery, labels: Labels, now: float) -> list[str
     if told.tables and told.may_choose:
         lines += [
             "",
+            *deaf_lines(told),
             "When what is missing will not come back: `neoadmin recovery choose TABLE`. What others have is lost then.",
         ]
     for choice in told.table.orders.choices:
         lines += ["", *choice_lines(choice, now)]
     return lines
+
+
+def deaf_lines(told: AnswerRecovery) -> list[str]:
+    """Return what to know of masters that are not there: they do not hear of a choice."""
+    missing = told.masters_configured - len(told.masters)
+    if not missing:
+        return []
+    text = "does not hear" if missing == 1 else "do not hear"
+    return [
+        f"deaf      {missing} of {told.masters_configured} masters {text} of a choice: let none of them meet storages",
+        "          that are given up before it was in this cluster again, or give it an empty directory",
+    ]
 
 
 def table_lines(table: FoundTable, labels: Labels, now: float) -> list[str]:
