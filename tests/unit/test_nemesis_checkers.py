@@ -8,11 +8,11 @@ import pytest
 
 from support.nemesis.append import Append
 from support.nemesis.bank import Bank
+from support.nemesis.copies import compare
 from support.nemesis.counter import Counter
 from support.nemesis.graph import Edge, forbidden_cycle
 from support.nemesis.history import Facts, Journal, Operation, Outcome, read
 from support.nemesis.journal import check_errors, check_notes, check_order
-from support.nemesis.run import compare
 from support.nemesis.skew import Skew
 from support.nemesis.snapshot import Snapshot
 from support.nemesis.unique import Unique

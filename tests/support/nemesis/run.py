@@ -21,7 +21,7 @@ import transaction
 from ZODB.DB import DB
 
 import neo_client
-from neo_common.wire.schema import Transaction
+from support.nemesis.copies import compare
 from support.nemesis.deeds import Deeds, end_client
 from support.nemesis.ensemble import Ensemble
 from support.nemesis.history import Facts, Operation, Outcome, read
@@ -223,30 +223,6 @@ class Run:
             for line in (self._directory / f"{name}.log").read_text(errors="replace").splitlines():
                 if " ERROR " in line and not any(EXPECTED[kind].search(line) for kind in kinds & set(EXPECTED)):
                     self.report.wrong.append(f"{name} says: {line}")
-
-
-def compare(cells: dict[str, dict[int, list[Any]]]) -> list[str]:
-    """Return where two copies of a partition differ, transaction by transaction, revision by revision."""
-    wrong = []
-    first: dict[int, tuple[str, list[Any]]] = {}
-    for name, partitions in cells.items():
-        for p, mine in partitions.items():
-            other, theirs = first.setdefault(p, (name, mine))
-            if mine == theirs:
-                continue
-            pairs = list(zip(theirs, mine, strict=False))
-            at = next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
-            one, two = (_brief(txns[at]) if at < len(txns) else "nothing more" for txns in (theirs, mine))
-            wrong.append(f"partition {p}, transaction {at}: {other} has {one}; {name} has {two}")
-    return wrong
-
-
-def _brief(txn: Any) -> str:
-    if not isinstance(txn, Transaction):
-        return repr(txn)
-    what = ", ".join(f"{r.oid}@{r.tid:016x} {r.data.checksum.hex()[:8] if r.data else None}" for r in txn.revisions)
-    ttid = f"{txn.ttid.session}.{txn.ttid.counter}"
-    return f"{txn.tid:016x} ({txn.metadata.description.decode()}, {ttid}, parts {txn.parts}, revisions {what})"
 
 
 def parse_shape(text: str) -> Shape:
