@@ -425,6 +425,11 @@ class Application(Seeker):
             self.step = Step.ABORTING
             self.feed(AbortNow(handle))
 
+    def name_of(self, handle: Handle) -> Ttid:
+        """Return what the transaction of *handle* is called now."""
+        del handle  # it has one at a time
+        return self.names[-1]
+
     def note_name(self) -> None:
         """Tell the oracle when the core goes on with the transaction under another name."""
         tx = self.client.transactions.get(self.handle) if self.handle is not None else None

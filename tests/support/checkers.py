@@ -31,6 +31,7 @@ TITLES = {
     12: "readable nodes never hold two tids for one transaction",
     13: "an oid is never given twice",
     14: "a client hears of every commit of the others, in the order of tids",
+    15: "what is there of a copy is its beginning, with the tids that were given",
 }
 
 

@@ -865,6 +865,23 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         kinds=("pause", "cut", "split"),
         is_rare=True,
     ),
+    "import_in_any_order": Mutation(
+        "recovery gives tids to others before it commits what an import has brought",
+        ("copy", "copy_apart", "m3_copy"),
+        master=instead("ordered", lambda core, original, doubts: sorted(doubts)),
+        first_run=671,
+    ),
+    "import_on_nothing": Mutation(
+        "recovery commits what an import has voted although what went before it is not there",
+        ("copy_apart", "copy", "m3_copy"),
+        master=instead("rests_on_commits", lambda core, original, doubt: True),
+        first_run=21,
+    ),
+    "import_shares_nothing": Mutation(
+        "the next transaction of an import is compared with what is current, not with what the one before will write",
+        ("copy", "copy_apart", "m3_copy"),
+        storage=instead("_coming", lambda core, original, base: {}, "votes"),
+    ),
     "no_patience": Mutation(
         "a vote reports at once a cell that was never connected",
         ("one_1rep", "chain"),

@@ -87,6 +87,19 @@ OURS: Final = {
         spares=2,
         domains=("left", "left", "right", "right"),
     ),
+    "copy": Scenario(
+        2, 2, 1, ((Spec(reads=(0, 1)), _write(1)),), 2, copy=((10, 11), (10,), (11, 12), (10, 12), (13,), (10, 11, 13))
+    ),
+    "copy_apart": Scenario(3, 2, 0, ((Spec(reads=(0, 1)), _write(1)),), 2, copy=((10, 11, 12), (10,), (11, 12), (10,))),
+    "m3_copy": Scenario(
+        2,
+        3,
+        1,
+        ((Spec(reads=(0, 1)), _write(0, 1)),),
+        2,
+        masters=3,
+        copy=((10, 11), (11, 12), (10,), (10, 11), (12,), (10, 12)),
+    ),
     "crowd": Scenario(
         12,
         3,

@@ -48,6 +48,7 @@ from neo_storage.core.settings import StorageSettings
 from support import faults
 from support.application import Application, Spec, Step, writer_of
 from support.checkers import Committed, Oracle, check
+from support.importer import Importer
 from support.mastering import Mastering
 from support.moving import MoveWatch, check_goal
 from support.mutations import Mutation, plant
@@ -73,6 +74,8 @@ class Scenario(NamedTuple):
     """Storages beyond those of the first table. With some, an operator changes the cluster while it runs."""
     domains: tuple[str, ...] = ()
     """What each storage, in order, fails together with."""
+    copy: tuple[tuple[int, ...], ...] = ()
+    """What each transaction writes that one more client copies from elsewhere, with their tids."""
 
 
 def quiet(temper: Temper) -> Temper:
@@ -99,7 +102,7 @@ class Simulation:
         self.seed, self.scenario = seed, scenario
         names = [f"M{i + 1}" for i in range(scenario.masters)]
         names += [f"S{i + 1}" for i in range(scenario.storages + scenario.spares)]
-        names += [f"C{i + 1}" for i in range(len(scenario.clients))]
+        names += [f"C{i + 1}" for i in range(len(scenario.clients) + bool(scenario.copy))]
         temper = Temper() if calm else draw_temper(random.Random(seed), names)
         luck = random.Random(seed + 2)
         links = [f"{a}>{b}" for a in names for b in names if f"{a[0]}>{b[0]}" in slow]
@@ -171,6 +174,11 @@ class Simulation:
             Application(self.world, f"C{i + 1}", self.oracle, ClientSettings(wait_timeout_s=wait_timeout_s))
             for i in range(len(scenario.clients))
         ]
+        self.importer: Importer | None = None
+        if scenario.copy:
+            settings_of_copy = ClientSettings(wait_timeout_s=wait_timeout_s)
+            self.importer = Importer(self.world, f"C{len(self.clients) + 1}", self.oracle, settings_of_copy)
+            self.clients.append(self.importer)
         self.world.observers.append(self._observe)
         if mutation is not None:
             self.world.plants.append(lambda process: plant(mutation, process.core, process.role))
@@ -205,7 +213,9 @@ class Simulation:
         self.world.set_temper(self._temper)
         # In some runs all first votes come at the same moment: chance alone seldom makes them meet.
         herd = self.world.now + 0.3 * self.world.rng.random() if self.world.rng.random() < 0.4 else 0.0
-        for client, script in zip(self.clients, self.scenario.clients, strict=True):
+        if self.importer is not None:
+            self.importer.begin(self.scenario.copy * self._rounds)
+        for client, script in zip(self.clients, self.scenario.clients, strict=False):
             client.vote_not_before = herd
             client.run_script(script * self._rounds)
 
@@ -308,15 +318,15 @@ class Simulation:
                     writes += [(w.oid, w.base) for w in ahead[: work.tentative]]
                 reads = [(r.oid, r.serial) for work in vote.work for r in work.reads]
                 self.oracle.voting(name, vote.ttid, vote.attempt, vote.parts, writes, reads, vote.mode)
-            case FinishDone(_, tid):
-                self.oracle.finished(name, client.names[-1], tid)
-            case Failed(_, _, text):
-                self.oracle.gave_up(name, client.names[-1], f"failed: {text}")
-            case AbortDone():
-                self.oracle.gave_up(name, client.names[-1], "aborted")
-            case CommittedByRecovery():
+            case FinishDone(handle, tid):
+                self.oracle.finished(name, client.name_of(handle), tid)
+            case Failed(handle, _, text):
+                self.oracle.gave_up(name, client.name_of(handle), f"failed: {text}")
+            case AbortDone(handle):
+                self.oracle.gave_up(name, client.name_of(handle), "aborted")
+            case CommittedByRecovery(handle):
                 mode = client.script[0].mode if client.script else Mode.C
-                self.oracle.committed_by_recovery(name, client.names[-1], mode)
+                self.oracle.committed_by_recovery(name, client.name_of(handle), mode)
             case Invalidated(tid, _):
                 self.oracle.invalidated(name, tid)
             case Reset():
@@ -376,8 +386,20 @@ class Simulation:
             for node, state in row:
                 check(state is CellState.UP_TO_DATE, 9, f"a cell of {node:x} is {state.name} at rest")
         self._check_cells(core.pt)
+        if self.importer is not None:
+            self._check_copy(self.importer)
         if self.scenario.spares and self.ordered:
             check_goal(core.pt, self.scenario.domains, [s.node for s in self.storages])
+
+    def _check_copy(self, importer: Importer) -> None:
+        """What was copied is there from its beginning on, up to anywhere, with the tids that were given."""
+        there = {self.oracle.first_name(t): tid for t, tid in self.oracle.view[self.oracle.running].items()}
+        flights = [*importer.ever, *importer.flights]
+        found = [there.get(f.names[0]) for f in flights]
+        length = next((i for i, tid in enumerate(found) if tid is None), len(found))
+        check(not any(found[length:]), 15, f"of a copy there is {found}")
+        for flight, tid in zip(flights[:length], found, strict=False):
+            check(tid == flight.tid, 15, f"{flight.names[0]} was given {flight.tid:x}, and has {tid:x}")
 
     def _check_cells(self, table: PartitionTable) -> None:
         oids = sorted({oid for w in self.oracle.committed.values() for oid in w.writes})

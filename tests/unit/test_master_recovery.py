@@ -431,6 +431,18 @@ def test_import_is_committed_in_a_row_only() -> None:
     assert aborted(r) == {fourth: 1}
 
 
+def test_import_is_committed_before_what_others_had_voted_meanwhile() -> None:
+    """While it was under way nobody else could: the tid that T1 brings is below any new one, as that of T2."""
+    r = restarted()
+    for storage in r.storages.values():
+        storage.voted.append(record(T1, 0, floor=900, given_tid=950))
+        storage.voted.append(record(T2, 1, (1,), floor=890))
+    r.dial(S1, S2)
+    r.tick(4.0)
+    assert decided(r)[T1] == (1, 950)
+    assert decided(r)[T2][1] > 950
+
+
 def test_vote_of_a_client_lost_after_recovery_is_aborted_when_its_grace_is_over() -> None:
     r = restarted()
     voted_everywhere(r, T1)

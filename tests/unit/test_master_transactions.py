@@ -1,5 +1,6 @@
 """Commit, seal, abort; the durable mark."""
 
+from neo_common.core import Received
 from neo_common.ids import Epoch, Session, Tid, Ttid, make_epoch
 from neo_common.states import ClusterState
 from neo_common.wire import schema as s
@@ -377,6 +378,27 @@ def test_import_ends_when_its_client_does_not_come_back() -> None:
     r.lose(C1)
     assert r.core.state is ClusterState.IMPORTING
     r.tick(4.0)
+    assert r.core.state is ClusterState.RUNNING
+
+
+def test_import_begins_and_ends_when_what_was_committed_is_durable() -> None:
+    """Else recovery could meet commits of others and of the import, all of them in doubt."""
+    r = Reign().run(C1, C2)
+    slow(r, s.Commit, S2)
+    r.commit(C2)
+    r.feed(Received(C1, s.AskImport(True), 9))
+    assert (C1, 9) not in r.answered
+    r.say(C2, r.finish(C2, 2))
+    assert r.to(C2, s.Aborted), "others read only from now on"
+    r.say(S2, s.CommitOk((r.ttid(C2),)))
+    assert isinstance(r.answered[C1, 9], s.AnswerImport)
+    given = Tid(r.core.last + 10)
+    r.commit(C1, given_tid=given)
+    r.feed(Received(C1, s.AskImport(False), 10))
+    assert (C1, 10) not in r.answered
+    assert r.core.state is ClusterState.IMPORTING
+    r.say(S2, s.CommitOk((r.ttid(C1),)))
+    assert r.answered[C1, 10] == s.AnswerImport(given)
     assert r.core.state is ClusterState.RUNNING
 
 

@@ -116,14 +116,31 @@ class Admin(MasterBase):
                 self.set_state(ClusterState.IMPORTING, f"{self.text(client)} imports; others read only")
             elif not packet.begin and self.importer == self.clients[client]:
                 self.end_import("it has ended")
-            self.to_client(client, AnswerImport(self.last), request)
+            self.import_asked.append((client, request))
+            self.settle_import()
 
     def end_import(self, why: str) -> None:
-        """IMPORTING is over."""
+        """The import is over: others may write again as soon as all of it is durable."""
         self.importer = None
         if self.state is ClusterState.IMPORTING:
             self.log(INFO, f"import: {why}")
+            self.settle_import()
+
+    def settle_import(self) -> None:
+        """Begin or end an import when what was committed before is durable, and nothing is about to be.
+
+        So recovery never has to find tids, that were not given, between or below some that were.
+        """
+        is_ending = self.state is ClusterState.IMPORTING and self.importer is None
+        if not (self.import_asked or is_ending) or self.sealing or self.waiting:
+            return
+        if any(self.unacked.get(decision.ttid) for decision in self.undurable):
+            return
+        if is_ending:
             self.set_state(ClusterState.RUNNING)
+        asked, self.import_asked = self.import_asked, []
+        for client, request in asked:
+            self.to_client(client, AnswerImport(self.last), request)
 
     # ------------------------------------------------------------------------------------------ stop
 

@@ -462,6 +462,8 @@ class MasterBase(ABC):
         self.absent: set[Ttid] = set()
         """Of these no history knows; until their client is welcome."""
         self.importer: Session | None = None
+        self.import_asked: list[tuple[NodeId, int]] = []
+        """Who waits until an import has begun, or has ended, with which request."""
         self.client_count = 0
         """For fresh node ids: the highest number given or seen."""
 
@@ -974,7 +976,11 @@ class MasterBase(ABC):
 
     @abstractmethod
     def end_import(self, why: str) -> None:
-        """IMPORTING is over (admin)."""
+        """The import is over (admin)."""
+
+    @abstractmethod
+    def settle_import(self) -> None:
+        """Begin or end an import when that may be (admin)."""
 
     @abstractmethod
     def tell_pack(self, storage: NodeId) -> None:

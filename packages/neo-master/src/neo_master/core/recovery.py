@@ -465,8 +465,11 @@ class Recovery(MasterBase):
         return verdict._replace(doubts=self.ordered(verdict.doubts), is_complete=not waits)
 
     def ordered(self, doubts: list[Doubt]) -> list[Doubt]:
-        """Return them in the order of their floors: so none gets a tid below that of one that it could have seen."""
-        return sorted(doubts)
+        """Return them in the order of their floors: so none gets a tid below that of one that it could have seen.
+
+        First those that bring their tids: while there is one, nothing else was committed (`settle_import`).
+        """
+        return sorted(doubts, key=lambda doubt: (not doubt.given_tid, doubt))
 
     def decide(self, decided: dict[Ttid, Decision], verdict: Verdict) -> None:
         """Give tids to what was in doubt; begin above all that a former primary may have given."""

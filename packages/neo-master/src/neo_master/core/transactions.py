@@ -298,6 +298,7 @@ class Transactions(MasterBase):
             self.durable = max(self.durable, self.last)
         if self.answers:
             self.release_answers()
+        self.settle_import()
 
     def keep_answer(self, decision: Decision) -> None:
         """Keep a decision above which the mark has gone: its client was not seen to hear of it, and may come back.
