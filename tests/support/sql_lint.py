@@ -28,6 +28,7 @@ _TEXTS: Final = {
 }  # fmt: skip
 _FIXED: Final = ("PRAGMA ", "CREATE ", "ALTER TABLE ", "SELECT pg_try_advisory_lock(")
 """Statements that take no parameters, or name lengths of columns: their texts are compared with ours instead."""
+_PREPARE: Final = re.compile(r"PREPARE \w+ FROM '(.*)'", re.DOTALL)
 _SQL: Final = re.compile(
     r"\b(SELECT|INSERT|UPDATE|DELETE|REPLACE|VALUES|WHERE|FROM|CREATE|ALTER|DROP|PRAGMA|PREPARE|EXECUTE|COPY|LOCK|SET"
     r"|ON CONFLICT|ON DUPLICATE|BEGIN|COMMIT|LIMIT|ORDER BY)\b"
@@ -44,6 +45,8 @@ def unbound(text: str) -> list[str]:
     """
     if text.lstrip().startswith(_FIXED):
         return []
+    if quoted := _PREPARE.fullmatch(text):
+        text = quoted[1].replace("''", "'")
     found = []
     for match in _TOKENS.finditer(text):
         if (match["number"] and int(match["number"], 0) not in _NUMBERS) or (

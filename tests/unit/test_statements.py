@@ -13,6 +13,8 @@ import neo_storage
 from neo_storage.backends import logical
 from neo_storage.backends.dialect import Dialect, Many, Scan, Statement
 from neo_storage.backends.mysql import schema as mysql
+from neo_storage.backends.mysql.queries import EXECUTE as MYSQL_EXECUTE
+from neo_storage.backends.mysql.queries import PREPARE as MYSQL_PREPARE
 from neo_storage.backends.mysql.queries import QUERIES as MYSQL
 from neo_storage.backends.postgresql import schema as postgresql
 from neo_storage.backends.postgresql.queries import PREPARE
@@ -39,6 +41,7 @@ FORMATTED = {
     "backends/sqlite/schema.py",
     "backends/sqlite/queries.py",
     "backends/mysql/schema.py",
+    "backends/mysql/queries.py",
     "backends/postgresql/schema.py",
     "backends/postgresql/queries.py",
 }
@@ -103,7 +106,10 @@ def test_there_is_a_mark_for_each_argument(queries: Statements) -> None:
 
 
 def test_prepared_statements_have_no_literal_but_constants() -> None:
-    assert [found for text in PREPARE if (found := unbound(text))] == []
+    assert [found for text in (*PREPARE, *MYSQL_PREPARE) if (found := unbound(text))] == []
+    assert unbound("PREPARE neo_x FROM 'SELECT tid FROM obj WHERE oid = 77'") == ["77"]
+    for plain, execute in MYSQL_EXECUTE.items():
+        assert execute.count("%s") == plain.replace("%%", "").count("%s")
     assert [found for _, text in texts(Statements(DIALECTS["prepared"])) if (found := unbound(text))] == []
 
 

@@ -10,8 +10,8 @@ import MySQLdb.connections
 from neo_common.errors import BackendError, BackendLost, DataCorrupted, DiskFull
 from neo_storage.backends.base import Waits
 from neo_storage.backends.database import Row
-from neo_storage.backends.dialect import Many
-from neo_storage.backends.mysql.queries import QUERIES
+from neo_storage.backends.dialect import Many, Statement
+from neo_storage.backends.mysql.queries import EXECUTE, PREPARE, QUERIES
 from neo_storage.backends.mysql.schema import SESSION
 from neo_storage.backends.server import ServerDatabase
 
@@ -91,6 +91,7 @@ class MysqlDatabase(ServerDatabase):
         self._arguments = arguments
         self.packet_bytes = 0
         """The largest statement that the server takes."""
+        self._can_prepare = self._has_prepared = False
 
     def _new(self) -> Any:
         return self._make(MySQLdb.connections.Connection)
@@ -98,9 +99,28 @@ class MysqlDatabase(ServerDatabase):
     def _make(self, kind: type[Any]) -> Any:
         connection = kind(**self._arguments, charset="utf8mb4", autocommit=True, sql_mode=SESSION["sql_mode"])
         cursor = connection.cursor()
-        cursor.execute("SELECT @@max_allowed_packet")
-        self.packet_bytes = cursor.fetchone()[0]
+        cursor.execute("SELECT @@max_allowed_packet, @@version")
+        self.packet_bytes, version = cursor.fetchone()
+        self._can_prepare = "MariaDB" in version
+        self._has_prepared = False
+        if self.is_prepared:
+            self._prepare(connection)
         return connection
+
+    def _prepare(self, connection: Any) -> None:
+        if self._can_prepare:
+            for text in PREPARE:
+                connection.cursor().execute(text)
+            self._has_prepared = True
+
+    def prepare(self) -> None:
+        """Prepare statements, for this connection and those that will take its place."""
+        self._prepare(self._connection)
+        self.is_prepared = True
+
+    def _run(self, statement: Statement, arguments: Sequence[object]) -> Any:
+        text = EXECUTE.get(statement.text) if self._has_prepared else None
+        return super()._run(statement if text is None else Statement(text, statement.order), arguments)
 
     def translate(self, error: Exception, doing: str) -> BackendError:
         """Return our error for one of the driver."""
