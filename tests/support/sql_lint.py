@@ -21,7 +21,9 @@ _TOKENS: Final = re.compile(
     """,
     re.VERBOSE,
 )
-_NUMBERS: Final = {0, 1, PIECE_BYTES, int(Compression.ABSENT)}
+_LOCK: Final = 0x4E454F53
+"""The name of PostgreSQL's lock."""
+_NUMBERS: Final = {0, 1, PIECE_BYTES, int(Compression.ABSENT), _LOCK}
 _TEXTS: Final = {
     "''", "','", "';'",  # what a digest is made of
     "'owner'", "'obj'", "'neo.'", "', '", "'advisory'",  # names of our own, and of the server
