@@ -18,21 +18,25 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from glob import glob
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import MySQLdb
-import psycopg2
 import pytest
 
 from neo_storage.backends.base import Backend
 from neo_storage.backends.logical import CONFIG, TABLES
-from neo_storage.backends.mysql.backend import MysqlBackend
-from neo_storage.backends.postgresql.backend import PostgresqlBackend
 
 INSTALL = "apt-get install -y --no-install-recommends mariadb-server postgresql"
 _START_S = 60.0
 _PR_SET_PDEATHSIG = 1
+
+
+# The drivers are imported where a server is started: `make check` needs none of them.
+
+
+def _driver_errors(name: str) -> tuple[type[Exception], ...]:
+    return tuple(getattr(import_module(driver), name) for driver in ("MySQLdb", "psycopg2"))
 
 
 def _program(name: str, *folders: str) -> str:
@@ -213,7 +217,7 @@ class Server:
     def _refusal(self) -> Exception | None:
         try:
             self.connect().close()
-        except (MySQLdb.Error, psycopg2.Error) as error:
+        except _driver_errors("Error") as error:
             return error
         return None
 
@@ -274,7 +278,7 @@ class Server:
             cursor.execute("DELETE FROM config WHERE name NOT IN ('format', 'minimum_reader', 'position')")
             cursor.execute("UPDATE config SET number = -1 WHERE name = 'position'")
             cursor.execute("COMMIT")
-        except (MySQLdb.ProgrammingError, psycopg2.ProgrammingError):
+        except _driver_errors("ProgrammingError"):
             self.give_back(database)  # killed before it had made its tables
         else:
             self._used.append(database)
@@ -337,6 +341,7 @@ class MariaDB(Server):
 
     def connect(self, database: str = "") -> Any:
         """Return a connection of the administrator."""
+        MySQLdb = import_module("MySQLdb")  # noqa: N806  its name
         return MySQLdb.connect(unix_socket=self.socket, user="root", database=database, autocommit=True)
 
     def dump(self, database: str, *, is_schema_only: bool = False) -> str:
@@ -401,7 +406,7 @@ class PostgreSQL(Server):
 
     def connect(self, database: str = "") -> Any:
         """Return a connection of the administrator."""
-        connection = psycopg2.connect(
+        connection = import_module("psycopg2").connect(
             host=str(self.path), port=self.options.get("port", "5432"), user="neo", dbname=database or "postgres"
         )
         connection.autocommit = True
@@ -439,7 +444,11 @@ class PostgreSQL(Server):
 def backend_on(server: Server, database: str, **options: Any) -> Backend:
     """Return the back end for a database of *server*, not yet open."""
     if isinstance(server, MariaDB):
+        from neo_storage.backends.mysql.backend import MysqlBackend  # noqa: PLC0415
+
         return MysqlBackend(database=database, user="root", socket=server.socket, **options)
+    from neo_storage.backends.postgresql.backend import PostgresqlBackend  # noqa: PLC0415
+
     return PostgresqlBackend(database=database, user="neo", socket=str(server.path), **options)
 
 
