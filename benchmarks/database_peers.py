@@ -133,9 +133,9 @@ class NeopyMariadb:
         with (directory / "output").open("wb") as output:
             self._processes = [subprocess.Popen(c, stdout=output, stderr=output, cwd=directory) for c in commands]
         time.sleep(1.0)  # a client waits for the cluster by itself; this only tells a start that has failed
-        for process in self._processes:
-            if process.poll() is not None:
-                raise SystemExit(f"NEO/py does not start: {(directory / 'output').read_text(errors='replace')}")
+        if any(process.poll() is not None for process in self._processes):
+            self.stop()
+            raise SystemExit(f"NEO/py does not start: {(directory / 'output').read_text(errors='replace')}")
 
     def job(self) -> dict[str, Any]:
         """Return the master."""
