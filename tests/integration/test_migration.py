@@ -1,74 +1,31 @@
 """Migrations that are killed, or lose their connection, before every single statement, go on at the next start."""
 
-import json
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from neo_common.errors import BackendError
 from neo_storage.backends import server as server_module
-from neo_storage.backends.base import Backend
 from neo_storage.backends.migration import migrate
 from neo_storage.backends.server import ServerBackend, ServerDatabase
 from neo_storage.backends.sqlite.backend import SqliteBackend
 from support.formats import golden, migrating, sample
 from support.formats.describe import contents
-from support.formats.servers import load_dump
-from support.servers import MariaDB, PostgreSQL, Server, backend_on
+from support.formats.victims import KINDS, Old, killer, on_server, victim
+from support.servers import MariaDB, PostgreSQL, Server
 
-PROGRAM = Path(__file__).parents[1] / "support" / "formats" / "killing.py"
 EXPECTED = (golden.database_folder() / "contents.txt").read_text()
 STATEMENTS_MIN = 15
 """A migration with fewer statements than that was not counted."""
 
 
-class Old(NamedTuple):
-    """A database of the present format, soon an old one."""
-
-    kind: str
-    arguments: dict[str, Any]
-    """As killing.py takes them."""
-    reset: Callable[[], None]
-    """Make it what it was."""
-    new: Callable[[], Backend]
-
-
-def on_sqlite(tmp_path: Path) -> Old:
-    path = tmp_path / "neo.sqlite"
-
-    def reset() -> None:
-        for file in tmp_path.glob("neo.sqlite*"):
-            file.unlink()
-        golden.sqlite_database(migrating.NEXT - 1, path)
-
-    return Old("sqlite", {"path": str(path)}, reset, lambda: SqliteBackend(path, wal_bytes=0))
-
-
-def on_server(server: Server, database: str) -> Old:
-    def reset() -> None:
-        server.empty(database)
-        load_dump(migrating.NEXT - 1, server, database)
-
-    kind = "mysql" if isinstance(server, MariaDB) else "postgresql"
-    settings = server.settings(database)
-    arguments = {"database": database, "user": settings["user"], "socket": settings["socket"]}
-    return Old(kind, arguments, reset, lambda: backend_on(server, database))
-
-
-@pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
+@pytest.fixture(params=KINDS)
 def old(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Old]:
-    if request.param == "sqlite":
-        yield on_sqlite(tmp_path)
-        return
-    server = MariaDB.shared() if request.param == "mariadb" else PostgreSQL.shared()
-    database = server.new_database()
-    yield on_server(server, database)
-    server.give_back(database)
+    with victim(request.param, tmp_path) as old:
+        yield old
 
 
 @contextmanager
@@ -94,26 +51,6 @@ def check_migrated(old: Old) -> None:
         backend.close()
 
 
-@contextmanager
-def killer(old: Old) -> Iterator[Callable[[int], str]]:
-    """Yield what migrates in a process that dies before the statement of a number; it returns `killed` or `done`."""
-    command = [sys.executable, "-P", str(PROGRAM), old.kind, json.dumps(old.arguments)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        stdin, stdout = process.stdin, process.stdout
-        assert stdin is not None
-        assert stdout is not None
-
-        def migrate_until(number: int) -> str:
-            print(number, file=stdin, flush=True)
-            outcome = stdout.readline().strip()
-            assert outcome in ("killed", "done"), outcome
-            return outcome
-
-        assert stdout.readline() == "ready\n"
-        yield migrate_until
-    assert process.returncode == 0
-
-
 def is_refused_or_whole(old: Old) -> bool:
     """Whether an older program is refused; else it must meet the old format, whole."""
     backend = old.new()
@@ -132,7 +69,7 @@ def is_refused_or_whole(old: Old) -> bool:
 def test_migration_killed_before_any_statement_goes_on(old: Old) -> None:
     """Each time from the beginning. An older program meets the old format, whole, or is refused."""
     refused = [False]
-    with killer(old) as migrate_until:
+    with killer(old, "migrate") as migrate_until:
         old.reset()
         while migrate_until(len(refused)) == "killed":
             refused.append(is_refused_or_whole(old))
@@ -149,7 +86,7 @@ def test_migration_killed_again_and_again_comes_to_its_end(old: Old) -> None:
     """Each start gets a little further than the one before: what is done is not done again from the beginning."""
     old.reset()
     statements = 6
-    with killer(old) as migrate_until:
+    with killer(old, "migrate") as migrate_until:
         while migrate_until(statements) == "killed":
             statements += 1
     assert statements > 6

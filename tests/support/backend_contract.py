@@ -28,6 +28,7 @@ from neo_common.wire.schema import (
     UndoInfo,
     Write,
 )
+from neo_storage.backends import removal as removal_module
 from neo_storage.backends.base import (
     ApplyAbort,
     ApplyAmnesty,
@@ -84,6 +85,12 @@ def data(value: bytes) -> Data:
 
 def no_pieces(oid: Oid) -> Iterator[bytes]:
     raise AssertionError(f"nobody said that {oid} is in pieces")
+
+
+def two_pieces(oid: Oid) -> Iterator[bytes]:
+    """A value of one byte more than a piece."""
+    yield b"a" * PIECE_BYTES
+    yield b"b"
 
 
 def commit(
@@ -302,6 +309,46 @@ class BackendContract:
         reader.close()
         assert transaction.parts == (P0, P1)
         assert [r.oid for r in transaction.revisions] == [1]
+
+    # ------------------------------------------------------------------------------------------ removals in slices
+
+    @pytest.mark.parametrize(
+        "removal",
+        [
+            ApplyTruncate(T2),
+            ApplyClear(P1, T1),
+            ApplyCollect(T3, tuple(Oid(n) for n in range(12))),
+            ApplyCollect(T2, tuple(Oid(n) for n in range(12))),
+        ],
+    )
+    def test_large_removal_comes_to_the_same_in_slices_of_any_size(
+        self, backends: Backends, removal: Op, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = []
+        for rows in (1, 2, 5, 1000):
+            monkeypatch.setattr(removal_module, "SLICE_ROWS", rows)
+            backend = backends.new()
+            backend.open()
+            big = Write(Oid(5), T1, Tid(0), Data(Compression.NONE, bytes(16), PIECE_BYTES + 1, b""))
+            first = commit(T1, *(write(n, b"first") for n in range(20)))
+            second = commit(T2, *(write(n, b"second", T1) for n in range(0, 20, 3)), big, pieces=two_pieces)
+            backend.apply([ApplyTable(TABLE), first, second], 1)
+            backend.apply([commit(T3, *(write(n, b"third", T1) for n in range(0, 20, 5)))], 2)
+            backend.apply([removal, commit(T4, write(40, b"after"))], 3)
+            reader = backend.range_reader()
+            found.append((everything(reader), reader.sizes([P0, P1]), backends.reopen(backend).open()))
+            reader.close()
+        assert all(one == found[0] for one in found)
+        (transactions, _, kept) = found[0]
+        assert kept.position == 3
+        assert kept.last_tid == T4
+        assert sum(len(t.revisions) for t in transactions) < 20 + 8 + 4 + 1
+
+    def test_removal_that_does_not_come_first_sees_what_comes_before_it(self, tabled: Backend) -> None:
+        tabled.apply([commit(T1, write(0, b"old"), write(2, b"garbage"))], 1)
+        tabled.apply([commit(T3, write(0, b"new", T1)), ApplyCollect(T2, (Oid(0), Oid(2)))], 2)
+        assert tabled.load(P0, Oid(0), T2) == (T1, T3, data(b"old"))
+        assert tabled.load(P0, Oid(2), END) is None
 
     # ------------------------------------------------------------------------------------------ long reads
 

@@ -28,7 +28,13 @@ _TEXTS: Final = {
     "''", "','", "';'",  # what a digest is made of
     "'owner'", "'obj'", "'neo.'", "', '", "'advisory'",  # names of our own, and of the server
 }  # fmt: skip
-_FIXED: Final = ("PRAGMA ", "CREATE ", "ALTER TABLE ", "SELECT pg_try_advisory_lock(")
+_FIXED: Final = (
+    "PRAGMA ",
+    "CREATE ",
+    "ALTER TABLE ",
+    "SELECT pg_try_advisory_lock(",
+    "SELECT pid FROM pg_locks ",  # of that lock: only when a session before ours is not gone yet
+)
 """Statements that take no parameters, or name lengths of columns: their texts are compared with ours instead."""
 _PREPARE: Final = re.compile(r"PREPARE \w+ FROM '(.*)'", re.DOTALL)
 _SQL: Final = re.compile(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ import pytest
 from neo_common.errors import BackendError, DataCorrupted, DiskFull
 from neo_common.ids import Oid
 from neo_common.wire.schema import PIECE_BYTES, Compression, Data
-from neo_storage.backends.base import ApplyTable
+from neo_storage.backends import removal
+from neo_storage.backends.base import ApplyClear, ApplyCollect, ApplyTable, ApplyTruncate, Op
 from neo_storage.backends.sqlite import connection, schema
 from neo_storage.backends.sqlite.backend import SqliteBackend
 from neo_storage.backends.sqlite.queries import QUERIES
@@ -219,3 +221,27 @@ def test_point_reads_are_covered_by_the_key(backend: SqliteBackend) -> None:
     ):
         plan = " ".join(row[3] for row in backend._reader.execute(f"EXPLAIN QUERY PLAN {sql}", arguments))
         assert "TEMP B-TREE" not in plan
+
+
+@pytest.mark.parametrize("op", [ApplyTruncate(T1), ApplyClear(P0, T1), ApplyCollect(T2, tuple(map(Oid, range(900))))])
+def test_large_removals_are_transactions_of_bounded_size(
+    backend: SqliteBackend, op: Op, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.apply([ApplyTable(TABLE), commit(T1, write(0, b"kept"))], 0)
+    backend.apply([commit(T2, *(write(n, b"x") for n in range(0, 900, 2)))], 1)
+    monkeypatch.setattr(removal, "SLICE_ROWS", 20)
+    sizes = list[int]()
+
+    class Noting(connection.SqliteDatabase):
+        @contextmanager
+        def transaction(self, doing: str) -> Iterator[None]:
+            before = self._connection.total_changes
+            with super().transaction(doing):
+                yield
+            sizes.append(self._connection.total_changes - before)
+
+    monkeypatch.setattr(backend._db, "__class__", Noting)
+    backend.apply([op], 2)
+    assert len(sizes) > 450 // 20
+    assert max(sizes) <= 2 * 20 + 10  # rows of obj and of data, and a few
+    assert backend.current(P0, Oid(2)) == 0

@@ -8,7 +8,7 @@ import pytest
 from neo_common.errors import BackendError, DataCorrupted, DiskFull
 from neo_common.ids import Oid, Partition, Tid
 from neo_storage.applier import Applier, ApplierSettings
-from neo_storage.backends.base import ApplyDoom, ApplyTable, Op, PackStep
+from neo_storage.backends.base import ApplyClear, ApplyCollect, ApplyDoom, ApplyTable, Op, PackStep
 from neo_storage.core.events import EraseCells, PackCells
 from support.backend_contract import P0, P1, T1, T2, TABLE, commit, write
 from support.memory_backend import MemoryBackend
@@ -228,6 +228,36 @@ def test_pack_goes_on_between_batches(make: Make, backend: Backend, heard: Heard
     packed = [s for s in heard.said if s[0] == "packed"]
     assert packed == [("packed", 7, P0, 5, 5), ("packed", 7, P1, 5, 5)]
     assert len(backend.slices) >= 4
+
+
+def test_removal_begins_a_batch(make: Make, backend: Backend, heard: Heard) -> None:
+    """So that a back end can do it in slices before it marks where it is: what came before is marked already."""
+    applier = make(LONG)
+    backend.gate.clear()
+    applier.put(0, [ApplyTable(TABLE)])
+    applier.put(1, [commit(T1, write(0, b"a"), write(2, b"b"))])
+    applier.put(2, [ApplyCollect(T1, (Oid(0),))])
+    applier.put(3, [commit(T2, write(1, b"c"))])
+    applier.put(4, [ApplyClear(P0, T1), ApplyDoom((P1,))])
+    applier.put(5, ())
+    applier.hurry()
+    backend.gate.set()
+    heard.wait("applied", 5)
+    assert [position for position, _ in backend.batches][-3:] == [1, 3, 5]
+    assert [count for _, count in backend.batches][-2:] == [2, 2]
+
+
+def test_batches_before_a_removal_wait_with_it_for_room(make: Make, backend: Backend, heard: Heard) -> None:
+    applier = make(LONG)
+    backend.error = DiskFull("no room")
+    applier.put(0, [commit(T1, write(0, b"a"))])
+    applier.put(1, [ApplyClear(P0, T1)])
+    applier.hurry()
+    heard.wait("no room")
+    applier.put(2, [commit(T2, write(0, b"b", T1))])
+    backend.error = None
+    heard.wait("applied", 2)
+    assert backend.batches == [(0, 1), (2, 2)]
 
 
 def test_newer_pack_order_replaces_the_older(make: Make, backend: Backend, heard: Heard) -> None:

@@ -1,7 +1,8 @@
-"""`python -P killing.py KIND ARGUMENTS`: for each number read, a process that migrates a database and kills itself.
+"""`python -P killing.py KIND ARGUMENTS DEED`: for each number read, a process that works and kills itself.
 
-KIND is `sqlite`, `mysql` or `postgresql`, ARGUMENTS are those of its back end, in JSON. A number is that of the
-statement before which it dies by SIGKILL; what is printed is `killed`, or `done` when there were not so many.
+KIND is `sqlite`, `mysql` or `postgresql`, ARGUMENTS are those of its back end, in JSON. DEED is `migrate`, or one of
+`removals.OPS`. A number is that of the statement before which it dies by SIGKILL; what is printed is `killed`, or
+`done` when there were not so many.
 """
 
 # ruff: noqa: T201 - a program that prints
@@ -10,6 +11,8 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from neo_storage.backends.postgresql.backend import PostgresqlBackend
 from neo_storage.backends.server import ServerDatabase
 from neo_storage.backends.sqlite import backend as sqlite
 from neo_storage.backends.sqlite.connection import SqliteDatabase
-from support.formats import migrating
+from support.formats import migrating, removals
 
 FAILED = 9
 
@@ -48,11 +51,12 @@ class Death:
         if not self.left:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def migrate(self, db: Any, what: str) -> None:
-        """As `backends.migration.migrate`, for this long only."""
+    @contextmanager
+    def watching(self, db: Any) -> Iterator[None]:
+        """Statements on *db* are counted."""
         if isinstance(db, SqliteDatabase):
             db._connection.set_trace_callback(self.step)
-            migrate(db, what)
+            yield
             db._connection.set_trace_callback(None)
             return
         execute = ServerDatabase.execute
@@ -62,21 +66,32 @@ class Death:
             return execute(db, text, arguments)
 
         ServerDatabase.execute = counted  # type: ignore[method-assign]
-        migrate(db, what)
+        yield
         ServerDatabase.execute = execute  # type: ignore[method-assign]
 
+    def migrate(self, db: Any, what: str) -> None:
+        """As `backends.migration.migrate`, for this long only."""
+        with self.watching(db):
+            migrate(db, what)
 
-def child(kind: str, arguments: dict[str, Any], number: int) -> None:
-    """Open, and die if it comes to that."""
+
+def child(kind: str, arguments: dict[str, Any], deed: str, number: int) -> None:
+    """Do it, and die if it comes to that."""
     death = Death(number)
-    server.migrate = sqlite.migrate = death.migrate  # type: ignore[assignment]
-    migrating.install()
-    backend = make(kind, arguments)
-    backend.open()
+    backend: Any = make(kind, arguments)
+    if deed == "migrate":
+        server.migrate = sqlite.migrate = death.migrate  # type: ignore[assignment]
+        migrating.install()
+        backend.open()
+    else:
+        backend.open()
+        removals.install()
+        with death.watching(backend._db if kind == "sqlite" else backend._writing):
+            removals.remove(backend, deed)
     backend.close()
 
 
-def main(kind: str, arguments: dict[str, Any]) -> None:
+def main(kind: str, arguments: dict[str, Any], deed: str) -> None:
     """Fork a child for each number."""
     print("ready", flush=True)
     for line in sys.stdin:
@@ -84,7 +99,7 @@ def main(kind: str, arguments: dict[str, Any]) -> None:
         if not pid:
             status = FAILED
             try:
-                child(kind, arguments, int(line))
+                child(kind, arguments, deed, int(line))
                 status = 0
             finally:
                 sys.stdout.flush()
@@ -100,4 +115,4 @@ def main(kind: str, arguments: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], json.loads(sys.argv[2]))
+    main(sys.argv[1], json.loads(sys.argv[2]), sys.argv[3])

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, Protocol
 
 from neo_common.errors import BackendError, BackendLost, DiskFull
 from neo_common.ids import Partition
-from neo_storage.backends.base import ApplyCommit, ApplyCopy, Backend, Op
+from neo_storage.backends.base import REMOVALS, ApplyCommit, ApplyCopy, Backend, Op
 from neo_storage.core.events import CopyIn, EraseCells, PackCells
 from neo_storage.native import Bell, NativeQueue, start
 
@@ -135,6 +135,8 @@ class Applier:
         self._inbox = NativeQueue()
         self._bell = Bell()
         self._batch = _Batch()
+        self._before: deque[_Batch] = deque()
+        """Batches that come before it: a removal begins one, so that it can be done in slices."""
         self._pack: _PackRun | None = None
         self._erase: deque[Partition] = deque()
         self._unsynced_bytes = 0
@@ -248,7 +250,11 @@ class Applier:
         elif isinstance(item, EraseCells):
             self._erase += item.partitions
         else:
-            self._batch.add(*item)
+            position, ops = item
+            if self._batch and ops and isinstance(ops[0], REMOVALS):
+                self._before.append(self._batch)
+                self._batch = _Batch()
+            self._batch.add(position, ops)
         return True
 
     def _work(self) -> None:
@@ -259,7 +265,7 @@ class Applier:
                 self._backend.reconnect()
                 self._is_lost = False
                 self._listener.found()
-            if self._batch:
+            while self._batch:
                 self._apply()
             if self._pack and self._pack.cells and not self._is_stopping:
                 self._pack_slice(self._pack)
@@ -281,9 +287,12 @@ class Applier:
                 self._listener.room()
 
     def _apply(self) -> None:
-        batch = self._batch
+        batch = self._before[0] if self._before else self._batch
         self._backend.apply(batch.ops, max(batch.position, self._position))
-        self._batch = _Batch()
+        if self._before:
+            self._before.popleft()
+        else:
+            self._batch = _Batch()
         self._is_hurried = False
         self._dirty(batch.bytes)
         if batch.position >= 0:

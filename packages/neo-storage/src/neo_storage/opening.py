@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from neo_common.errors import DataCorrupted
-from neo_storage.backends.base import Backend, Op
+from neo_storage.backends.base import REMOVALS, Backend, Op
 from neo_storage.core.image import Image, replay
 from neo_storage.vote_log import VoteLog
 
@@ -34,6 +34,11 @@ def open_storage(backend: Backend, log: VoteLog) -> Image:
 
 
 def _apply(backend: Backend, lacking: Sequence[tuple[int, tuple[Op, ...]]]) -> None:
-    for begin in range(0, len(lacking), _BATCH_OPS):
-        batch = lacking[begin : begin + _BATCH_OPS]
-        backend.apply([op for _, ops in batch for op in ops], batch[-1][0])
+    batch: list[Op] = []
+    for number, (position, ops) in enumerate(lacking):
+        batch += ops
+        following = lacking[number + 1][1] if number + 1 < len(lacking) else ()
+        if len(batch) >= _BATCH_OPS or not following or isinstance(following[0], REMOVALS):
+            backend.apply(batch, position)
+            batch = []
+    assert not batch, "every record that is lacking has operations"

@@ -6,7 +6,7 @@ decides: it must answer at once (SQLite from the page cache in the hub, about 10
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from xxhash import xxh3_128_digest
 
@@ -215,6 +215,10 @@ Op = (
 )
 
 
+REMOVALS: Final = (ApplyClear, ApplyTruncate, ApplyCollect)
+"""What may remove any number of rows: at the beginning of a batch a back end does it in slices."""
+
+
 class Kept(NamedTuple):
     """What a back end knows when it is opened: with the log after `position`, the whole durable state."""
 
@@ -363,7 +367,9 @@ class Backend(Reader, Protocol):
     def apply(self, ops: Sequence[Op], position: int) -> None:
         """Write *ops* and the mark *position* in one SQL transaction. On the applier's thread.
 
-        Raises: DiskFull, and nothing of it is there; BackendLost, and that is unknown.
+        REMOVALS at the beginning of *ops* may be done beforehand, in transactions of their own: as the mark is not
+        there yet, whoever is interrupted does them again. So who calls it begins a batch with each.
+        Raises: DiskFull, and nothing of it is there but such removals; BackendLost, and that is unknown.
         """
 
     def reconnect(self) -> None:

@@ -8,13 +8,14 @@ from neo_storage.backends.base import Place, digest_of
 from neo_storage.backends.codec import unpack_parts
 from neo_storage.backends.database import Database, Row
 from neo_storage.backends.removal import Found, drop_revisions
+from neo_storage.backends.walk import rows_from
 
 
 def copy(
     db: Database, partition: Partition, start: Place, stop: Tid, *, values: bool, limit: int, limit_bytes: int
 ) -> tuple[tuple[Transaction, ...], Place | None]:
     """As `RangeReader.copy`."""
-    rows = _rows(db, partition, start, stop, limit + 1)
+    rows = rows_from(db, partition, start, stop, limit + 1)
     rest: Place | None = None
     if len(rows) > limit:
         rest = Place(Tid(rows[limit][0]), Oid(rows[limit][1]))
@@ -46,17 +47,6 @@ def copy(
         metadata = Metadata(user, description, extension)
         transactions.append(Transaction(Tid(tid), Ttid(Session(session), counter), metadata, unpack_parts(parts), of))
     return tuple(transactions), rest
-
-
-def _rows(db: Database, partition: Partition, start: Place, stop: Tid, limit: int) -> list[Row]:
-    """Return at most *limit* revisions from *start* on."""
-    sql = db.statements
-    if not start.oid:
-        return db.rows(sql.copy, (partition, start.tid, stop, limit))
-    rows = db.rows(sql.copy_rest, (partition, start.tid, start.oid, limit))
-    if len(rows) < limit and start.tid < stop:
-        rows += db.rows(sql.copy, (partition, start.tid + 1, stop, limit - len(rows)))
-    return rows
 
 
 def _fitting(rows: Sequence[Row], room: int) -> int:

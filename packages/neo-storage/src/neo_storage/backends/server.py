@@ -456,11 +456,13 @@ class ServerBackend(ABC):
     # ---- the applier's thread
 
     def apply(self, ops: Sequence[Op], position: int) -> None:
-        """Write *ops* and the mark *position* in one SQL transaction. After an error nothing of it is there.
+        """Write *ops* and the mark *position* in one SQL transaction, removals that come first in slices before it.
 
-        After BackendLost that is unknown: `reconnect` says it.
+        After an error nothing of it is there, but some of those; after BackendLost that is unknown, and `reconnect`
+        says it.
         """
         db = self._open_database()
+        ops = self._writer.remove(ops)
         self._tried = position
         with db.transaction("apply"):
             self._writer.write(ops, position)

@@ -1,6 +1,6 @@
 """Operations of the applier as SQL: rows are gathered, and written many at a time.
 
-Knows nothing of transactions of SQL: its caller begins and ends them.
+Knows nothing of transactions of SQL, `remove` apart: its caller begins and ends them.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,7 +35,7 @@ from neo_storage.backends.codec import pack_parts
 from neo_storage.backends.copying import drop
 from neo_storage.backends.database import Database
 from neo_storage.backends.kept import doomed_in
-from neo_storage.backends.removal import collectable, drop_data, drop_revisions, pieces_of
+from neo_storage.backends.removal import collectable, drop_data, drop_revisions, pieces_of, remove_in_slices
 
 _DATA_BYTES = 8 * 2**20
 """Gathered values are written when they are more than that: a batch of large values need not be in memory twice."""
@@ -78,6 +78,10 @@ class Writer:
         self._decisions: dict[Ttid, Decision] = {}
         self._forget = 0
         self._config: dict[str, int | bytes] = {}
+
+    def remove(self, ops: Sequence[Op]) -> Sequence[Op]:
+        """Do what is large and comes first in *ops*, in transactions of its own; return what is left for `write`."""
+        return remove_in_slices(self._db, ops, self._partitions)
 
     def write(self, ops: Sequence[Op], position: int) -> None:
         """Write *ops* and the mark. After an error the transaction must be rolled back."""

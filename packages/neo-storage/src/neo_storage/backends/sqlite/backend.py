@@ -185,7 +185,11 @@ class SqliteBackend:
     # -------------------------------------------------------------------------------------------- the applier's thread
 
     def apply(self, ops: Sequence[Op], position: int) -> None:
-        """Write *ops* and the mark *position* in one SQL transaction. After an error nothing of it is there."""
+        """Write *ops* and the mark *position* in one SQL transaction, removals that come first in slices before it.
+
+        After an error nothing of it is there, but some of those.
+        """
+        ops = self._writer.remove(ops)
         with self._db.transaction("apply"):
             self._writer.write(ops, position)
         self._position = position
