@@ -6,6 +6,7 @@ hub lets a greenlet say so: if anything blocks the hub, these tests hang.
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -103,6 +104,14 @@ def family(pid: int) -> list[int]:
     return found
 
 
+def is_at_rest(pid: int) -> bool:
+    """Whether no thread of *pid* runs or will run (Linux)."""
+    tasks = [
+        Path(task, "stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()
+    ]
+    return set(tasks) <= {"T", "t", "Z"}
+
+
 class Stopped:
     """A server all of whose processes rest, until a greenlet has come round so often."""
 
@@ -111,7 +120,16 @@ class Stopped:
         self._pids = family(server.process.pid)
         for pid in self._pids:
             os.kill(pid, signal.SIGSTOP)
+        deadline = time.monotonic() + 10
+        while not all(is_at_rest(pid) for pid in self._pids):  # what runs on another processor stops a little later
+            assert time.monotonic() < deadline, "the server does not stop"
         self._greenlet = gevent.spawn(self._wake, turns)
+
+    def __enter__(self) -> "Stopped":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.go_on()
 
     def _wake(self, turns: int) -> None:
         for _ in range(turns):
@@ -161,13 +179,13 @@ def test_more_reads_than_connections_are_all_answered(rig: Rig) -> None:
 @KINDS
 def test_stopped_server_does_not_block_the_hub(rig: Rig) -> None:
     for is_connected in (False, True):
-        stopped = Stopped(rig.server)
-        asked = [rig.ask(Loads(((P0, Oid(oid)),), END)) for oid in (1, 3, 4, 1, 2)]
-        asked += [rig.ask(Serials(((P0, Oid(1)),))), rig.ask(Piece(P0, Oid(4), T1, 0))]
-        while not stopped.is_over:
-            assert not any(result.ready() for result in asked), f"answered by a stopped server, {is_connected=}"
-            gevent.sleep(0.001)
-        stopped.wait()
+        with Stopped(rig.server) as stopped:
+            asked = [rig.ask(Loads(((P0, Oid(oid)),), END)) for oid in (1, 3, 4, 1, 2)]
+            asked += [rig.ask(Serials(((P0, Oid(1)),))), rig.ask(Piece(P0, Oid(4), T1, 0))]
+            while not stopped.is_over:
+                assert not any(result.ready() for result in asked), f"answered by a stopped server, {is_connected=}"
+                gevent.sleep(0.001)
+            stopped.wait()
         assert [result.get()[0].tid for result in asked[:5]] == [T2, T1, T1, T2, T3]
         assert asked[5].get() == {1: T2}
         assert asked[6].get() == VALUES[4][:PIECE_BYTES]

@@ -1,7 +1,7 @@
 """Tids, oids, ceilings, clocks."""
 
 from neo_common.core import Log
-from neo_common.ids import MAX_OID, Oid, tid_from_time
+from neo_common.ids import MAX_OID, Oid, Tid, tid_from_time
 from neo_common.wire import schema as s
 from support.reign import C1, C2, S1, S2, Reign
 
@@ -205,3 +205,15 @@ def test_oids_before_welcome_are_refused() -> None:
     answer = r.ask(C1, s.AskOids(1))
     assert isinstance(answer, s.Error)
     assert answer.code == s.ErrorCode.NOT_READY
+
+
+def test_tids_are_above_those_of_a_storage_that_comes_later_unless_it_makes_them_up() -> None:
+    """One may come back from a line of history that was given up; one that names a tid of the future is not believed."""
+    r = Reign().run(C1)
+    now = tid_from_time(r.wall)
+    for last, is_believed in ((Tid(now + 1_000_000_000), True), (Tid(2**63 - 1), False)):
+        r.lose(S2)
+        r.storages[S2].last = last
+        r.dial(S2)
+        assert (r.core.tid_floor >= last) is is_believed
+    assert now + 1_000_000_000 < r.core.next_tid() < 2**62

@@ -8,7 +8,7 @@ every row keeps a readable cell (docs/masters.md); or an operator chooses (`choi
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from neo_common.ids import NO_NODE, NO_TID, NodeId, Oid, Partition, Ptid, Seconds, Tid, Ttid, Version
+from neo_common.ids import NO_NODE, NO_TID, NodeId, Oid, Partition, Ptid, Seconds, Tid, Ttid, Version, tid_from_time
 from neo_common.model.balance import first_table
 from neo_common.model.partition_table import EMPTY, Cell, PartitionTable, whole
 from neo_common.states import CellState, ClusterState, NodeState, Role, check_cell
@@ -668,8 +668,8 @@ class Recovery(MasterBase):
                 self.begin_abort(ttid, attempt, parts, NO_NODE, "")
                 kill[ttid] = max(attempt, kill.get(ttid, 0))
         decisions = tuple(sorted(self.decisions_above_mark(), key=lambda d: d.tid))
-        if hello.last > self.last:  # of a line that was given up: no tid of it is given again
-            self.tid_floor = max(self.tid_floor, hello.last)
+        if self.last < hello.last <= tid_from_time(self.now.wall + self.settings.clock_jump_s):
+            self.tid_floor = max(self.tid_floor, hello.last)  # of a line that was given up: not to be given again
         self.adopted.discard(storage)
         self.obeying.add(storage)
         self.told_tid[storage] = self.last
