@@ -106,10 +106,11 @@ def family(pid: int) -> list[int]:
 
 def is_at_rest(pid: int) -> bool:
     """Whether no thread of *pid* runs or will run (Linux)."""
-    tasks = [
-        Path(task, "stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()
-    ]
-    return set(tasks) <= {"T", "t", "Z"}
+    try:
+        stats = [(task / "stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    except FileNotFoundError:  # a thread has just ended
+        return False
+    return {stat.rpartition(")")[2].split()[0] for stat in stats} <= {"T", "t", "Z"}
 
 
 class Stopped:

@@ -342,7 +342,8 @@ class MariaDB(Server):
     def connect(self, database: str = "") -> Any:
         """Return a connection of the administrator."""
         MySQLdb = import_module("MySQLdb")  # noqa: N806  its name
-        return MySQLdb.connect(unix_socket=self.socket, user="root", database=database, autocommit=True)
+        options = {"user": "root", "database": database, "autocommit": True, "connect_timeout": int(_START_S)}
+        return MySQLdb.connect(unix_socket=self.socket, **options)
 
     def dump(self, database: str, *, is_schema_only: bool = False) -> str:
         """Return what mariadb-dump says; its conditional comments are about character sets and other servers."""

@@ -208,7 +208,7 @@ def test_oids_before_welcome_are_refused() -> None:
 
 
 def test_tids_are_above_those_of_a_storage_that_comes_later_unless_it_makes_them_up() -> None:
-    """One may come back from a line of history that was given up; one that names a tid of the future is not believed."""
+    """One may come back from a line of history that was given up; a tid of the future is not believed."""
     r = Reign().run(C1)
     now = tid_from_time(r.wall)
     for last, is_believed in ((Tid(now + 1_000_000_000), True), (Tid(2**63 - 1), False)):
