@@ -113,7 +113,7 @@ class Got(NamedTuple):
     writer: Ttid
 
 
-class _Request(NamedTuple):
+class Request(NamedTuple):
     peer: NodeId
     oid: Oid
     loading: Loading | None
@@ -153,7 +153,7 @@ class Application(Seeker):
         self._router = Router((), self.world.rng.randrange(100))
         self.last = NO_TID
         """What lastTransaction() says."""
-        self._requests: dict[int, _Request] = {}
+        self._requests: dict[int, Request] = {}
         self._request_count = 0
         self._is_thinking = False
         self._clear_transaction()
@@ -339,7 +339,7 @@ class Application(Seeker):
 
     def _ask(self, peer: NodeId, packet: Packet, oid: Oid, loading: Loading | None) -> None:
         self._request_count += 1
-        self._requests[self._request_count] = _Request(peer, oid, loading)
+        self._requests[self._request_count] = Request(peer, oid, loading)
         connection = self.connections[peer]
         self.world.note(self.name, "asks", (peer, packet))
         connection.send(self, packet, self._request_count)
@@ -357,7 +357,7 @@ class Application(Seeker):
             loading = self.client.load_began(oid, before)
             self._ask(node, AskLoad(self.client.epoch, oid, before), oid, loading)
 
-    def _answered(self, waiting: _Request, packet: Packet) -> None:
+    def _answered(self, waiting: Request, packet: Packet) -> None:
         loading = waiting.loading
         match packet:
             case AnswerOids(first, number):

@@ -38,7 +38,7 @@ from neo_common.wire.schema import (
     Stale,
     Write,
 )
-from support.application import Application, Step, _Request, value_of
+from support.application import Application, Request, Step, value_of
 
 
 class State(Enum):
@@ -131,7 +131,7 @@ class Importer(Application):
                 flight.writes[s.oid] = flight.writes[s.oid]._replace(base=s.serial)
             self.feed(Resolved(handle, tuple(flight.writes[s.oid] for s in stale), ()))
 
-    def _answered(self, waiting: _Request, packet: Packet) -> None:
+    def _answered(self, waiting: Request, packet: Packet) -> None:
         self._is_asking = False
         match packet:
             case AnswerImport():
