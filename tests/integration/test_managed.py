@@ -19,6 +19,7 @@ from support.counting import RECOVERY_DEADLINE_S, WRITERS, Writer, check_all
 from support.servers import managed_servers, needs_mariadb
 
 DEADLINE_S = 60.0
+DATABASE = {"type": "mysql", "managed": True, "cache": "32MB", "timeout": "8s"}
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -32,7 +33,7 @@ def reach(condition: Callable[[], object]) -> None:
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     needs_mariadb()
-    with Cluster(tmp_path / "c", databases=[{"type": "mysql", "managed": True, "cache": "32MB"}]) as running:
+    with Cluster(tmp_path / "c", databases=[DATABASE]) as running:
         db = DB(running.open())
         with db.transaction() as connection:
             for number in range(WRITERS):
@@ -79,6 +80,30 @@ def test_server_killed_under_load_is_started_again_and_the_node_lives(cluster: C
     assert len(set(killed)) == 3
     log = (cluster.directory / "s1.log").read_text()
     assert log.count("the managed MariaDB was killed by signal 9; it is started again in") == 3
+
+
+def test_server_that_hangs_under_load_is_ended_and_started_again(cluster: Cluster) -> None:
+    """SIGSTOP: it takes connections, as the kernel does that, and says nothing, nor does it hear SIGTERM."""
+    (pid,) = managed_servers(cluster.directory)
+    writers = [Writer(cluster, number) for number in range(WRITERS)]
+    for writer in writers:
+        writer.start()
+        writer.wait_for(5, RECOVERY_DEADLINE_S)
+    os.kill(pid, signal.SIGSTOP)
+    reach(lambda: managed_servers(cluster.directory) not in ([], [pid]))
+    for writer in writers:
+        writer.wait_for(5, RECOVERY_DEADLINE_S)
+        writer.stop()
+    reach(lambda: is_found(cluster))
+    check_all(cluster, writers)
+    log = (cluster.directory / "s1.log").read_text()
+    for text in (
+        f"(process {pid}) hangs",
+        "it gets SIGTERM",
+        "it gets SIGKILL",
+        "was killed by signal 9; it is started",
+    ):
+        assert log.count(text) == (2 if "hangs" in text else 1), text
 
 
 def test_storage_killed_under_load_finds_its_server_and_there_are_never_two(cluster: Cluster) -> None:

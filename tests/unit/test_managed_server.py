@@ -15,6 +15,7 @@ from neo_common.errors import BackendError, ConfigError
 from neo_storage.backends.mysql import managed
 from neo_storage.backends.mysql.layout import Layout, server_options
 from neo_storage.backends.mysql.managed import Commands, ManagedServer, find_program
+from neo_storage.backends.mysql.vigil import Sign
 
 DEADLINE_S = 20.0
 # They answer when they have made the file `ready`; its lines are the process ids of all that ever ran.
@@ -30,6 +31,8 @@ class Rig:
         self.told: list[str] = []
         self.ready = directory / "ready"
         self.made: list[ManagedServer] = []
+        self.sign = Sign.ANSWER
+        """What a look at a server finds."""
 
     def server(self, script: str = LIVES, install: str = "") -> ManagedServer:
         directory = self.layout.directory
@@ -37,7 +40,14 @@ class Rig:
             ["/bin/sh", "-c", f"cd '{directory}'; {script}"],
             ["/bin/sh", "-c", f"cd '{directory}'; {install or 'true'}"],
         )
-        made = ManagedServer(self.layout, commands, answers=lambda: bool(self.runs()), tell=self.told.append)
+        made = ManagedServer(
+            self.layout,
+            commands,
+            answers=lambda: bool(self.runs()),
+            look=lambda: self.sign,
+            silence_s=0.2,
+            tell=self.told.append,
+        )
         self.made.append(made)
         return made
 
@@ -115,6 +125,35 @@ def test_one_that_dies_is_started_again_ever_more_slowly(rig: Rig) -> None:
     first, second = rig.told
     assert "was killed by signal 9; it is started again in 0.2 s" in first
     assert "it is started again in 0.4 s" in second
+
+
+@pytest.mark.parametrize(("script", "signals"), [(LIVES, ["SIGTERM"]), (DEAF, ["SIGTERM", "SIGKILL"])])
+def test_one_that_hangs_is_ended_and_started_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, script: str, signals: list[str]
+) -> None:
+    """One that is stopped by SIGSTOP, or loops, hears SIGKILL only."""
+    monkeypatch.setattr(managed, "STOP_S", 0.3)
+    server = rig.server(script)
+    server.start()
+    pid = server.pid
+    rig.sign = Sign.SILENCE
+    reach(lambda: not is_alive(pid))
+    rig.sign = Sign.ANSWER
+    reach(lambda: server.pid not in (0, pid) and len(rig.runs()) == 2)
+    hangs = [text for text in rig.told if f"(process {pid}) hangs" in text]
+    assert [text.partition("it gets ")[2].partition(",")[0] for text in hangs] == signals
+    server.stop()  # before STOP_S is what it was
+
+
+def test_one_that_repairs_what_a_crash_has_left_is_not_ended(rig: Rig) -> None:
+    server = rig.server()
+    server.start()
+    looks: list[Sign] = []
+    rig.sign = Sign.ABSENT
+    server._look = lambda: (looks.append(rig.sign), rig.sign)[1]
+    reach(lambda: len(looks) > 10)  # many times `silence_s`
+    assert [server.pid] == rig.runs()
+    assert rig.told == []
 
 
 def test_one_that_cannot_be_started_says_why(rig: Rig) -> None:
@@ -200,10 +239,12 @@ import os, signal, sys
 from pathlib import Path
 from neo_storage.backends.mysql.layout import Layout
 from neo_storage.backends.mysql.managed import Commands, ManagedServer
+from neo_storage.backends.mysql.vigil import Sign
 directory = Path({str(rig.layout.directory)!r})
 command = ["/bin/sh", "-c", "cd '" + str(directory) + "'; {LIVES}"]
 commands = Commands(command, ["/bin/true"])
-ManagedServer(Layout(directory), commands, answers=(directory / "ready").exists, tell=print).start()
+waits = dict(look=lambda: Sign.ANSWER, silence_s=100.0)
+ManagedServer(Layout(directory), commands, answers=(directory / "ready").exists, **waits, tell=print).start()
 os.kill(os.getpid(), signal.SIGKILL)
 """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL

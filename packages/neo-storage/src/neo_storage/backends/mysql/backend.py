@@ -16,7 +16,7 @@ from neo_common.errors import BackendError, BackendLost
 from neo_common.wire.schema import PIECE_BYTES
 from neo_storage.backends.base import Kept, PointReader, Waits
 from neo_storage.backends.dialect import Statement
-from neo_storage.backends.mysql.connection import HubMysqlDatabase, MysqlDatabase, make_database
+from neo_storage.backends.mysql.connection import HubMysqlDatabase, MysqlDatabase, look, make_database
 from neo_storage.backends.mysql.hub_reader import ANSWER_BYTES, MysqlHubReader
 from neo_storage.backends.mysql.layout import Layout
 from neo_storage.backends.mysql.managed import ManagedServer, commands_of
@@ -30,6 +30,8 @@ _PACKET_BYTES: Final = 4 * PIECE_BYTES
 _NO_SUCH_CONNECTION: Final = 1094
 _MANAGED: Final = "neo"
 """The one database of a managed server."""
+_LOOK_MAX_S: Final = 10.0
+"""For an answer to a look at a managed server."""
 
 
 class MysqlBackend(ServerBackend):
@@ -164,13 +166,24 @@ class ManagedMysqlBackend(MysqlBackend):
     def __init__(
         self, directory: Path, *, cache_bytes: int, readers: int, timeout_s: float = 120.0, is_unsafe: bool = False
     ) -> None:
-        """*directory*: of the server. *cache_bytes*: its buffer pool. Raises: ConfigError if there is no MariaDB."""
+        """*directory*: of the server. *cache_bytes*: its buffer pool. *timeout_s*: as above; then it is ended, too.
+
+        Raises: ConfigError if there is no MariaDB.
+        """
         layout = Layout(directory)
         super().__init__(
             database=_MANAGED, user="root", socket=str(layout.socket), timeout_s=timeout_s, is_unsafe=is_unsafe
         )
         commands = commands_of(layout, cache_bytes=cache_bytes, readers=readers)
-        self.server = ManagedServer(layout, commands, answers=self._answers, tell=self._news.append)
+        look_s = min(_LOOK_MAX_S, timeout_s / 4)
+        self.server = ManagedServer(
+            layout,
+            commands,
+            answers=self._answers,
+            look=lambda: look(self._arguments, look_s),
+            silence_s=timeout_s,
+            tell=self._news.append,
+        )
 
     def _answers(self) -> bool:
         """Ask whether the server does, and make the database in it."""

@@ -2,10 +2,13 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from errno import EAGAIN, EINPROGRESS
+from socket import AF_UNIX
 from typing import Any, Final
 
 import MySQLdb
 import MySQLdb.connections
+from gevent.monkey import get_original
 
 from neo_common.errors import BackendError, BackendLost, DataCorrupted, DiskFull
 from neo_storage.backends.base import Waits
@@ -13,6 +16,7 @@ from neo_storage.backends.database import Row
 from neo_storage.backends.dialect import Many, Statement
 from neo_storage.backends.mysql.queries import EXECUTE, PREPARE, QUERIES
 from neo_storage.backends.mysql.schema import SESSION
+from neo_storage.backends.mysql.vigil import Sign
 from neo_storage.backends.server import ServerDatabase
 
 _ROWS: Final = 1000
@@ -30,6 +34,11 @@ _REFUSED: Final = {1044, 1142, 1143, 1227, 1370}
 _ACCOUNT: Final = re.compile(r"'[^']*'@'[^']*'")
 _LOST: Final = {1040, 1053, 1077, 1078, 1079, 1080, 1152, 1158, 1159, 1160, 1161, 1184, 1205, 1213, 1317, 1836, 1927}
 """The server went away or stops, or has rolled back by itself (deadlock, lock timeout, killed): connect and see."""
+
+
+_CLIENT_ERRORS: Final = 2000
+"""The first of those that the driver has itself; those below come from the server."""
+_socket: Final[Any] = get_original("socket", "socket")  # Any: gevent hands out originals without types
 
 
 def translate(error: Exception, doing: str) -> BackendError:
@@ -76,6 +85,32 @@ def make_database(arguments: dict[str, Any], name: str) -> None:
             connection.close()
     except MySQLdb.Error as error:
         raise translate(error, f"making the database {name}") from error
+
+
+def look(arguments: dict[str, Any], timeout_s: float) -> Sign:
+    """Ask a server on a Unix socket whether it answers. *arguments* of MySQLdb.connect. Blocks, so long at most."""
+    waits = dict.fromkeys(("connect_timeout", "read_timeout", "write_timeout"), max(1, round(timeout_s)))
+    try:
+        connection = MySQLdb.connect(**{**arguments, "database": "", **waits})
+        try:
+            connection.cursor().execute("SELECT 1")
+        finally:
+            connection.close()
+    except MySQLdb.Error as error:
+        if error.args and isinstance(error.args[0], int) and 0 < error.args[0] < _CLIENT_ERRORS:
+            return Sign.ANSWER
+        return Sign.SILENCE if _is_listening(arguments["unix_socket"]) else Sign.ABSENT
+    return Sign.ANSWER
+
+
+def _is_listening(path: str) -> bool:
+    """Whether a process takes connections at that Unix socket, be it that too many wait already."""
+    sock = _socket(AF_UNIX)
+    try:
+        sock.setblocking(False)
+        return sock.connect_ex(path) in (0, EAGAIN, EINPROGRESS)
+    finally:
+        sock.close()
 
 
 class MysqlDatabase(ServerDatabase):

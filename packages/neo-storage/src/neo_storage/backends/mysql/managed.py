@@ -2,8 +2,8 @@
 
 One native thread starts it and waits for its end; it starts it again, ever more slowly, until `stop`. There is never a
 second server on the same files: a lock on a file is taken here and inherited by the server, so it is free only when
-both are gone. A server that a dead storage has left is stopped first. To the rest of the storage a server that died is
-as one that is away.
+both are gone. A server that a dead storage has left is stopped first. A second thread looks whether it answers, and
+ends one that hangs (`vigil`). To the rest of the storage a server that died is as one that is away.
 """
 
 import fcntl
@@ -21,13 +21,16 @@ from gevent.monkey import get_original
 from neo_common.errors import BackendError, ConfigError
 from neo_storage.backends.mysql import launcher
 from neo_storage.backends.mysql.layout import Layout, install_options, server_options
+from neo_storage.backends.mysql.vigil import Sign, Vigil
 from neo_storage.native import Bell, new_lock, pause, start
 
 STOP_S: Final = 20.0
 """How long a server may take to stop; then it is killed, and its next start repairs what that leaves."""
 _READY_S: Final = 600.0
-"""How long it may take to start: after a crash it reads its log first."""
+"""How long it may take to start: after a crash it reads its log first. And to stop, when it hung and then heard us."""
 _LOOK_S: Final = 0.05
+_VIGIL_S: Final = 5.0
+"""Between two looks whether it answers, at most."""
 _RETRY_MIN_S: Final = 0.2
 _RETRY_MAX_S: Final = 30.0
 _STEADY_S: Final = 60.0
@@ -79,12 +82,19 @@ class ManagedServer:
         commands: Commands,
         *,
         answers: Callable[[], bool],
+        look: Callable[[], Sign],
+        silence_s: float,
         tell: Callable[[str], None],
     ) -> None:
-        """*answers* asks whether the server does; *tell*, from any thread, takes what an operator wants to know."""
+        """*answers* asks whether the server does, when it starts; *tell*, from any thread, takes what is news.
+
+        *look* asks again and again, in a fraction of *silence_s*: a server that says nothing for so long is ended.
+        """
         self.layout = layout
         self._commands = commands
         self._answers = answers
+        self._look = look
+        self._silence_s = silence_s
         self._tell = tell
         self._guard = new_lock()
         """For `_pid` and `_is_stopping`: nobody is signalled who has been reaped."""
@@ -94,8 +104,10 @@ class ManagedServer:
         """Why it has not become ready."""
         self._is_ready = False
         self._bell = Bell()
+        self._vigil_bell = Bell()
         self._lock = -1
         self._wait: Callable[[float], bool] | None = None
+        self._wait_for_vigil: Callable[[float], bool] | None = None
 
     @property
     def pid(self) -> int:
@@ -119,6 +131,7 @@ class ManagedServer:
             self.stop()
             raise BackendError(f"the managed MariaDB in {self.layout.directory}: {error}") from error
         self._is_ready = True
+        self._wait_for_vigil = start(self._keep_vigil)
 
     def _wait_until_it_answers(self) -> None:
         deadline = monotonic() + _READY_S
@@ -136,18 +149,51 @@ class ManagedServer:
         with self._guard:
             self._is_stopping = True
         self._bell.ring()
+        self._vigil_bell.ring()
         for number in (signal.SIGTERM, signal.SIGKILL):
             self._signal(number)
             if self._wait(STOP_S):
                 break
         else:
             raise BackendError(f"the managed MariaDB in {self.layout.directory} (process {self._pid}) does not end")
+        if self._wait_for_vigil is not None:
+            self._wait_for_vigil(STOP_S)  # its last look ends by itself
+            self._wait_for_vigil = None
         self._wait = None
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _signal(self, number: signal.Signals, pid: int = 0) -> bool:
+        """Send it to the server, if it is still process *pid* (0: any); return whether it was."""
         with self._guard:
-            if self._pid:
-                os.kill(self._pid, number)
+            if not self._pid or pid not in (0, self._pid):
+                return False
+            os.kill(self._pid, number)
+        return True
+
+    # ------------------------------------------------------------------------------------------ the thread that looks
+
+    def _keep_vigil(self) -> None:
+        """Look at each server that runs, until `stop`; end one that hangs."""
+        try:
+            while not self._is_stopping:
+                if pid := self._pid:
+                    self._watch_over(pid)
+                self._vigil_bell.wait(_LOOK_S)
+        except Exception as error:  # noqa: BLE001  the root of this thread
+            self._tell(f"the managed MariaDB would not be missed any more: {type(error).__name__}: {error}")
+
+    def _watch_over(self, pid: int) -> None:
+        """Look at process *pid*, again and again, to its end."""
+        vigil = Vigil(monotonic(), silence_s=self._silence_s, stop_s=STOP_S, patience_s=_READY_S)
+        while self._pid == pid and not self._is_stopping:
+            sign = self._look()
+            number = vigil.saw(sign, monotonic())
+            if number is not None and self._signal(number, pid):
+                silent_s = monotonic() - vigil.silent_since
+                self._tell(
+                    f"the managed MariaDB (process {pid}) hangs, it has said nothing for {silent_s:.0f} s: it gets"
+                    f" {number.name}{f', and after {STOP_S:g} s SIGKILL' if number == signal.SIGTERM else ''}"
+                )
+            self._vigil_bell.wait(min(_VIGIL_S, self._silence_s / 4))
 
     # ------------------------------------------------------------------------------------------ its thread
 
