@@ -9,6 +9,7 @@ from neo_common.config.sections import Database, Storage
 from neo_common.errors import ConfigError
 from neo_storage.backends.base import Backend
 from neo_storage.backends.sqlite.backend import SqliteBackend
+from neo_storage.backends.tls import NO_TLS, ServerTls, TlsMode
 
 _DRIVERS = {"mysql": "mysqlclient", "postgresql": "psycopg2"}
 
@@ -34,8 +35,22 @@ def make_backend(storage: Storage, environ: Mapping[str, str]) -> Backend:
             f"storage {storage.name}: database.type {database.type} needs {_DRIVERS[database.type]} ({error}):"
             f" pip install 'neo-storage[{database.type}]'"
         ) from error
-    made: Backend = module.make(storage, password_of(storage.name, database, environ))
+    made: Backend = module.make(storage, password_of(storage.name, database, environ), tls_of(storage.name, database))
     return made
+
+
+def tls_of(name: str, database: Database) -> ServerTls:
+    """Return how *database* of the storage *name* is reached. Raises: ConfigError when a file is not there."""
+    if not database.server or (database.tls == "verify" and not database.tls_ca):
+        return NO_TLS
+    paths = (database.tls_ca, database.tls_certificate, database.tls_key)
+    for key, path in zip(("tls_ca", "tls_certificate", "tls_key"), paths, strict=True):
+        try:
+            if path:
+                Path(path).read_bytes()
+        except OSError as error:
+            raise ConfigError(f"storage {name}: database.{key} cannot be read: {error}") from error
+    return ServerTls(TlsMode[database.tls.upper()], *paths)
 
 
 def password_of(name: str, database: Database, environ: Mapping[str, str]) -> str:

@@ -258,6 +258,9 @@ class _Loader:
                 database,
                 path=str(directory / database.path),
                 password_file=self._beside(database.password_file),
+                tls_ca=self._beside(database.tls_ca),
+                tls_certificate=self._beside(database.tls_certificate),
+                tls_key=self._beside(database.tls_key),
                 socket=self._beside(database.socket),
                 server_directory=self._beside(database.server_directory)
                 or (str(directory / "mariadb") if database.managed else ""),

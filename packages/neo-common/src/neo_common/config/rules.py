@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
-from neo_common.config.sections import Config
+from neo_common.config.sections import Config, Database
 from neo_common.config.values import format_seconds, parse_address
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_TLS: Final = ("tls_ca", "tls_certificate", "tls_key")
 NODE_NAME_RULE: Final = "letters, digits, - and _, a letter first"
 
 
@@ -144,7 +145,7 @@ def _databases(config: Config) -> Iterator[Broken]:
         if d.managed:
             if d.type != "mysql":
                 yield Broken(f"{key}.managed", f"is for type: mysql, not {d.type}: change one of them")
-            for what in ("name", "user", "password_file", "password_variable", "socket", "server", "port"):
+            for what in ("name", "user", "password_file", "password_variable", "socket", "server", "port", *_TLS):
                 if getattr(d, what):
                     yield Broken(f"{key}.{what}", "is chosen by a managed server itself: remove it, or `managed`")
             continue
@@ -157,9 +158,35 @@ def _databases(config: Config) -> Iterator[Broken]:
             yield Broken(f"{key}.socket", "or else `server`, one of them, says where the database is")
         if d.password_file and d.password_variable:
             yield Broken(f"{key}.password_file", "and password_variable are both given: remove one")
+        yield from _database_tls(key, d)
         owner = owners.setdefault((d.type, d.socket, d.server, d.port, d.name), name)
         if owner != name:
             yield Broken(f"{key}.name", f"is the database of storages.{owner}: give each its own")
+
+
+def _database_tls(key: str, d: Database) -> Iterator[Broken]:
+    """Whether the way to a server is protected as its section says, or needs no protection."""
+    given = [what for what in _TLS if getattr(d, what)]
+    if d.socket:
+        for what in given:
+            yield Broken(f"{key}.{what}", "is for `server`: a Unix socket does not leave this host; remove it")
+        return
+    if d.type == "mysql" and d.server == "localhost":
+        yield Broken(f"{key}.server", "localhost is a Unix socket to MariaDB's driver: 127.0.0.1, or else `socket`")
+    if bool(d.tls_certificate) != bool(d.tls_key):
+        missing = "tls_key" if d.tls_certificate else "tls_certificate"
+        yield Broken(f"{key}.{missing}", "is missing: a certificate and its key belong together")
+    if d.tls == "off" and given:
+        yield Broken(f"{key}.{given[0]}", "is given, and tls: off: remove one of them")
+    elif d.tls == "unverified" and d.tls_ca:
+        yield Broken(f"{key}.tls_ca", "is given, and tls: unverified: remove one of them")
+    elif d.tls == "verify" and not d.tls_ca and (given or not is_of_this_machine(f"{d.server or 'localhost'}:1")):
+        yield Broken(
+            f"{key}.tls_ca",
+            f"is missing: what goes to {d.server or 'a server'} could be read and changed on the way. Name the "
+            "authority that has signed its certificate; or, in a network where nobody would, tls: off "
+            "(docs/operating.md)",
+        )
 
 
 def _times(config: Config) -> Iterator[Broken]:

@@ -110,6 +110,18 @@ class Database:
     ] = ""
     server: Annotated[str, About("host of the server, where there is no socket")] = ""
     port: Annotated[int, About("its port; 0: 3306, or 5432 for PostgreSQL", 0, 65535)] = 0
+    tls: Annotated[
+        Literal["verify", "unverified", "off"],
+        About("to `server`: TLS with its certificate verified; TLS with anybody, who may read and change all; none"),
+    ] = "verify"
+    tls_ca: Annotated[
+        FilePath,
+        About("authority that has signed the server's certificate (PEM); empty, for a server of this host: no TLS"),
+    ] = ""
+    tls_certificate: Annotated[
+        FilePath, About("our certificate (PEM), if the server wants one; relative to this file, as its key")
+    ] = ""
+    tls_key: Annotated[FilePath, About("its private key (PEM), readable by its owner only")] = ""
     readers: Annotated[int, About("connections for loads", 1, 64)] = 4
     timeout_s: Annotated[Duration, About("of silence of the server before a connection is given up", 1.0)] = 120.0
     server_directory: Annotated[

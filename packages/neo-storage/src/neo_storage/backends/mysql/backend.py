@@ -16,12 +16,13 @@ from neo_common.errors import BackendError, BackendLost
 from neo_common.wire.schema import PIECE_BYTES
 from neo_storage.backends.base import Kept, PointReader, Waits
 from neo_storage.backends.dialect import Statement
-from neo_storage.backends.mysql.connection import HubMysqlDatabase, MysqlDatabase, look, make_database
+from neo_storage.backends.mysql.connection import HubMysqlDatabase, MysqlDatabase, driver_tls, look, make_database
 from neo_storage.backends.mysql.hub_reader import ANSWER_BYTES, MysqlHubReader
 from neo_storage.backends.mysql.layout import Layout
 from neo_storage.backends.mysql.managed import ManagedServer, commands_of
 from neo_storage.backends.mysql.schema import DIALECT
 from neo_storage.backends.server import UNKNOWN_FREE, ServerBackend, ServerDatabase
+from neo_storage.backends.tls import NO_TLS, ServerTls
 
 _PACKET_BYTES: Final = 4 * PIECE_BYTES
 """What the server must take in one statement, at least: a piece, each byte of which may become two."""
@@ -49,9 +50,10 @@ class MysqlBackend(ServerBackend):
         timeout_s: float = 120.0,
         directory: str = "",
         is_unsafe: bool = False,
+        tls: ServerTls = NO_TLS,
         more: Mapping[str, Any] | None = None,
     ) -> None:
-        """*socket*, or else *host* and *port*. *timeout_s*: for one answer of the server, then it counts as lost.
+        """*socket*, or else *host*, *port* and *tls*. *timeout_s*: for one answer of the server, then it is lost.
 
         *directory*: where the server has its files, if that is on this machine; empty: ask it, when it has a socket.
         """
@@ -64,17 +66,19 @@ class MysqlBackend(ServerBackend):
             "connect_timeout": 10,
             "read_timeout": max(1, round(timeout_s)),
             "write_timeout": max(1, round(timeout_s)),
+            **driver_tls(tls),
             **(more or {}),
         }
         self._arguments.update({"unix_socket": socket} if socket else {"host": host, "port": port})
         self._directory = directory
         self._is_local = bool(socket)
         self._timeout_s = timeout_s
+        self._is_tls_wanted = tls.is_wanted
         self._answer_bytes = 0
 
     def database(self) -> ServerDatabase:
         """Return a connection, not yet made."""
-        return MysqlDatabase(self._arguments, self.what)
+        return MysqlDatabase(self._arguments, self.what, is_tls_wanted=self._is_tls_wanted)
 
     def hub_reader(self, waits: Waits) -> PointReader | None:
         """Return a reader for a greenlet of the hub, if the server is on this machine and writes answers at once."""
@@ -209,7 +213,7 @@ class ManagedMysqlBackend(MysqlBackend):
         self.server.stop()
 
 
-def make(storage: Storage, password: str) -> MysqlBackend:
+def make(storage: Storage, password: str, tls: ServerTls) -> MysqlBackend:
     """Return the back end that *storage* is configured with. Raises: ConfigError."""
     d = storage.database
     if d.managed:
@@ -230,4 +234,5 @@ def make(storage: Storage, password: str) -> MysqlBackend:
         timeout_s=d.timeout_s,
         directory=d.server_directory,
         is_unsafe=d.unsafe,
+        tls=tls,
     )

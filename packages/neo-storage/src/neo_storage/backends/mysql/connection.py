@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from errno import EAGAIN, EINPROGRESS
 from socket import AF_UNIX
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 import MySQLdb
 import MySQLdb.connections
@@ -18,6 +18,8 @@ from neo_storage.backends.mysql.queries import EXECUTE, PREPARE, QUERIES
 from neo_storage.backends.mysql.schema import SESSION
 from neo_storage.backends.mysql.vigil import Sign
 from neo_storage.backends.server import ServerDatabase
+from neo_storage.backends.tls import ServerTls, TlsMode
+from neo_storage.backends.tls import remedy as tls_remedy
 
 _ROWS: Final = 1000
 """Rows per statement, at most: more gains nothing, and its OR-ed ranges would be too many for the optimizer."""
@@ -36,6 +38,8 @@ _LOST: Final = {1040, 1053, 1077, 1078, 1079, 1080, 1152, 1158, 1159, 1160, 1161
 """The server went away or stops, or has rolled back by itself (deadlock, lock timeout, killed): connect and see."""
 
 
+_TLS_ERROR: Final = 2026
+_TLS_ONLY: Final = 3159
 _CLIENT_ERRORS: Final = 2000
 """The first of those that the driver has itself; those below come from the server."""
 _socket: Final[Any] = get_original("socket", "socket")  # Any: gevent hands out originals without types
@@ -50,6 +54,8 @@ def translate(error: Exception, doing: str) -> BackendError:
         return DiskFull(text)
     if code in _CORRUPT:
         return DataCorrupted(text)
+    if code in (_TLS_ERROR, _TLS_ONLY) and (what := tls_remedy(text)):
+        return BackendError(f"{text}. {what} (docs/operating.md, MariaDB and PostgreSQL)")
     if code in _STRANGER | _NO_DATABASE | _REFUSED:
         return BackendError(f"{text}. {_remedy(code, str(message))} (docs/operating.md, MariaDB and PostgreSQL)")
     if code in _LOST or 2000 <= code < 3000 or isinstance(error, MySQLdb.InterfaceError):
@@ -65,11 +71,28 @@ def _remedy(code: int, message: str) -> str:
     if code in _STRANGER:
         return (
             "The server has no such user, or another password (database.user, password_file, password_variable):"
-            f" CREATE USER {account} IDENTIFIED BY '...'; {grant}"
+            f" CREATE USER {account} IDENTIFIED BY '...'; {grant}. Or it demands TLS of that user (REQUIRE SSL, X509):"
+            " database.tls_ca, tls_certificate, tls_key"
         )
     if code in _NO_DATABASE:
         return f"There is no such database (database.name): CREATE DATABASE NAME; {grant}"
     return f"The user lacks a privilege: {grant}, NAME being database.name"
+
+
+def driver_tls(tls: ServerTls) -> dict[str, Any]:
+    """Return the arguments of MySQLdb.connect for *tls*."""
+    files = {name: path for name, path in (("ca", tls.ca), ("cert", tls.certificate), ("key", tls.key)) if path}
+    match tls.mode:
+        case TlsMode.USUAL:
+            return {}
+        case TlsMode.OFF:
+            return {"ssl_mode": "DISABLED"}
+        case TlsMode.UNVERIFIED:
+            return {"ssl_mode": "REQUIRED", "ssl": files}
+        case TlsMode.VERIFY:
+            return {"ssl_mode": "VERIFY_IDENTITY", "ssl": files}
+        case _:
+            assert_never(tls.mode)
 
 
 def make_database(arguments: dict[str, Any], name: str) -> None:
@@ -120,10 +143,11 @@ class MysqlDatabase(ServerDatabase):
     driver_error = MySQLdb.Error
     schema = "database()"
 
-    def __init__(self, arguments: dict[str, Any], what: str) -> None:
+    def __init__(self, arguments: dict[str, Any], what: str, *, is_tls_wanted: bool = False) -> None:
         """*arguments* of MySQLdb.connect."""
         super().__init__(self._new, what)
         self._arguments = arguments
+        self._is_tls_wanted = is_tls_wanted
         self.packet_bytes = 0
         """The largest statement that the server takes."""
         self._can_prepare = self._has_prepared = False
@@ -134,6 +158,12 @@ class MysqlDatabase(ServerDatabase):
     def _make(self, kind: type[Any]) -> Any:
         connection = kind(**self._arguments, charset="utf8mb4", autocommit=True, sql_mode=SESSION["sql_mode"])
         cursor = connection.cursor()
+        if self._is_tls_wanted:
+            cursor.execute("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
+            row = cursor.fetchone()
+            if row is None or not row[1]:  # whatever the driver has made of what it was told
+                connection.close()
+                raise MySQLdb.OperationalError(_TLS_ERROR, "the connection is not encrypted")
         cursor.execute("SELECT @@max_allowed_packet, @@version")
         self.packet_bytes, version = cursor.fetchone()
         self._can_prepare = "MariaDB" in version

@@ -12,11 +12,12 @@ from neo_common.config.sections import Storage
 from neo_common.errors import BackendError
 from neo_storage.backends.base import PointReader, Waits
 from neo_storage.backends.dialect import Statement
-from neo_storage.backends.postgresql.connection import HubPostgresqlDatabase, PostgresqlDatabase
+from neo_storage.backends.postgresql.connection import HubPostgresqlDatabase, PostgresqlDatabase, driver_tls
 from neo_storage.backends.postgresql.deadlines import Deadlines
 from neo_storage.backends.postgresql.schema import DIALECT, SESSION
 from neo_storage.backends.range_reader import DatabaseReader
 from neo_storage.backends.server import UNKNOWN_FREE, ServerBackend, ServerDatabase
+from neo_storage.backends.tls import NO_TLS, ServerTls
 
 _LOCK: Final = 0x4E454F53
 """`NEOS`: the advisory lock; they are counted per database."""
@@ -37,8 +38,9 @@ class PostgresqlBackend(ServerBackend):
         timeout_s: float = 120.0,
         directory: str = "",
         is_unsafe: bool = False,
+        tls: ServerTls = NO_TLS,
     ) -> None:
-        """*socket* (the folder that it is in), or else *host*; and *port*. *timeout_s*: of silence of the server.
+        """*socket* (the folder that it is in), or else *host* and *tls*; and *port*. *timeout_s*: of its silence.
 
         *directory*: where the server has its files, if that is on this machine; empty: its disk is not looked at.
         """
@@ -55,6 +57,7 @@ class PostgresqlBackend(ServerBackend):
             "keepalives_interval": 5,
             "keepalives_count": 3,
             "tcp_user_timeout": round(1000 * timeout_s),
+            **driver_tls(tls),
         }
         if password:
             self._arguments["password"] = password
@@ -135,7 +138,7 @@ class PostgresqlBackend(ServerBackend):
         return status.f_bavail * status.f_frsize
 
 
-def make(storage: Storage, password: str) -> PostgresqlBackend:
+def make(storage: Storage, password: str, tls: ServerTls) -> PostgresqlBackend:
     """Return the back end that *storage* is configured with."""
     d = storage.database
     return PostgresqlBackend(
@@ -148,4 +151,5 @@ def make(storage: Storage, password: str) -> PostgresqlBackend:
         timeout_s=d.timeout_s,
         directory=d.server_directory,
         is_unsafe=d.unsafe,
+        tls=tls,
     )

@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 import psycopg2
 import psycopg2.extensions
@@ -16,6 +16,8 @@ from neo_storage.backends.postgresql.deadlines import Deadlines
 from neo_storage.backends.postgresql.queries import PREPARE, QUERIES
 from neo_storage.backends.postgresql.schema import SESSION
 from neo_storage.backends.server import ServerDatabase
+from neo_storage.backends.tls import ServerTls, TlsMode
+from neo_storage.backends.tls import remedy as tls_remedy
 from neo_storage.native import wait_for
 
 _ROWS: Final = 1000
@@ -63,6 +65,8 @@ def translate(error: Exception, doing: str) -> BackendError:
         return DiskFull(text)
     if code.startswith(_CORRUPT):
         return DataCorrupted(text)
+    if not code and (what := tls_remedy(text)):
+        return BackendError(f"{text}. {what} (docs/operating.md, MariaDB and PostgreSQL)")
     if code.startswith(_REFUSED) or not code:
         for sign, remedy in _REMEDIES.items():
             if sign in text:
@@ -70,6 +74,24 @@ def translate(error: Exception, doing: str) -> BackendError:
     if not code or code.startswith(_LOST):  # without a code it was the connection, not the server, that spoke
         return BackendLost(text)
     return BackendError(text)
+
+
+def driver_tls(tls: ServerTls) -> dict[str, Any]:
+    """Return the arguments of psycopg2.connect for *tls*."""
+    files = {"sslrootcert": tls.ca, "sslcert": tls.certificate, "sslkey": tls.key}
+    # Else a ticket of Kerberos would be tried first: that is no certificate.
+    given = {"gssencmode": "disable", **{name: path for name, path in files.items() if path}}
+    match tls.mode:
+        case TlsMode.USUAL:
+            return {}
+        case TlsMode.OFF:
+            return {"sslmode": "disable"}
+        case TlsMode.UNVERIFIED:
+            return {"sslmode": "require", **given}
+        case TlsMode.VERIFY:
+            return {"sslmode": "verify-full", **given}
+        case _:
+            assert_never(tls.mode)
 
 
 def _as_bytes(value: Any, cursor: Any) -> bytes | None:
