@@ -25,6 +25,7 @@ from unit import test_storage_copying as copying
 from unit import test_storage_decisions as decisions
 from unit import test_storage_reign as reign
 from unit import test_storage_tables as cells
+from unit import test_storage_values as values
 from unit import test_storage_votes as votes
 
 RULES: Final[dict[str, tuple[Callable[..., None], ...]]] = {
@@ -128,6 +129,7 @@ RULES: Final[dict[str, tuple[Callable[..., None], ...]]] = {
         register.test_a_reign_that_leaves_somebody_out_has_its_table_at_a_majority_before_any_start,
     ),
     "taken_back_held": (register.test_a_promotion_that_is_taken_back_is_held_by_no_master,),
+    "values_outlive_removals": (values.test_what_is_emptied_is_forgotten_although_a_vote_relies_on_its_serial,),
     "voters_by_few": (register.test_voters_are_chosen_anew_only_by_all_masters,),
     "young_cell_counts": (register.test_a_cell_whose_promotion_no_majority_holds_does_not_count,),
 }

@@ -433,6 +433,16 @@ def _adopt_without_seals(core: MasterCore, original: Callable[..., None], *args:
     core.seal = seal  # type: ignore[method-assign]
 
 
+def _values(break_it: Plant) -> Plant:
+    """Return a plant for the values that a storage on a server keeps in memory."""
+
+    def plant(core: Any) -> None:
+        if core.ground.serials is not None:
+            break_it(core.ground.serials.values)
+
+    return plant
+
+
 MUTATIONS: Final[dict[str, Mutation]] = {
     "read_without_asking": Mutation(
         "a voted object is read without asking the primary",
@@ -1029,6 +1039,12 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         ("m3_abort_A", "abort_A"),
         master=instead("adopt", _adopt_without_seals),
         kinds=("cut", "crash"),
+        is_rare=True,
+    ),
+    "values_outlive_removals": Mutation(
+        "values in memory are still taken for current when something else than a commit has changed the database",
+        ("rebuild", "grow"),
+        storage=_values(lambda cache: setattr(cache, "clear", lambda: None)),
         is_rare=True,
     ),
     "no_heir": Mutation(

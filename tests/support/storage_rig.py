@@ -70,7 +70,9 @@ from neo_storage.core.events import (
     Exit,
     PackCells,
     Packed,
+    PointsRead,
     ReadOwn,
+    ReadPoints,
     ReadRange,
 )
 from neo_storage.core.image import replay
@@ -78,6 +80,7 @@ from neo_storage.core.log_records import LogRecord
 from neo_storage.core.node import StorageCore
 from neo_storage.core.settings import StorageSettings
 from neo_storage.core.tentative import MemorySpool
+from neo_storage.points import perform
 from neo_storage.ranges import compare, pull
 from neo_storage.ranges import own as own_answer
 from support.memory_backend import MemoryBackend
@@ -174,9 +177,11 @@ def vote(
 class Rig:
     """A storage under test. `log` is (position, record); `durable` says up to where it survives."""
 
-    def __init__(self, me: NodeId = S1, settings: StorageSettings | None = None) -> None:
+    def __init__(self, me: NodeId = S1, settings: StorageSettings | None = None, *, at_once: bool = True) -> None:
+        """*at_once*: the back end is read while deciding, as SQLite; else `points` waits for `read`."""
         self.settings = settings or StorageSettings()
         self.backend = MemoryBackend()
+        self.backend.at_once = at_once
         self.log: list[tuple[int, LogRecord]] = []
         self.durable = -1
         self.now = 1000.0
@@ -192,6 +197,7 @@ class Rig:
             self.backend.apply(ops, position)
         self.to_apply: list[tuple[int, tuple[Op, ...]]] = []
         self.reads: list[ReadRange | ReadOwn] = []
+        self.points: list[ReadPoints] = []
         self.copies: list[CopyIn] = []
         self.packs: list[PackCells] = []
         self.logged: list[Log] = []
@@ -206,34 +212,39 @@ class Rig:
 
     def handle(self, event: object) -> list[Sent]:
         """Give *event* to the core, perform its effects, return what it sends."""
+        return [s for effect in self.core.handle(event, self.instant()) for s in self.perform(effect)]  # type: ignore[arg-type]  # any event
+
+    def perform(self, effect: object) -> list[Sent]:
+        """Perform *effect*; return what it sends."""
         sent: list[Sent] = []
-        for effect in self.core.handle(event, self.instant()):  # type: ignore[arg-type]  # any event
-            match effect:
-                case Send(peer, packet, request):
-                    cls = type(packet)
-                    assert decode(cls, encode(packet)) == packet  # it can travel
-                    sent.append(Sent(peer, packet, request))
-                case Append(position, record, _):
-                    last = self.log[-1][0] if self.log else self.backend.open().position
-                    assert position == last + 1
-                    assert decode(type(record), encode(record)) == record
-                    self.log.append((position, record))
-                    self.spool.note(position, record)
-                case Apply(position, ops):
-                    assert position <= self.durable, "nothing is applied that is not durable"
-                    self.to_apply.append((position, ops))
-                case ReadRange() | ReadOwn():
-                    self.reads.append(effect)
-                case CopyIn():
-                    self.copies.append(effect)
-                case PackCells():
-                    self.packs.append(effect)
-                case Disconnect(peer, _):
-                    self.cut.append(peer)
-                case Log():
-                    self.logged.append(effect)
-                case Exit():
-                    self.exit = effect
+        match effect:
+            case Send(peer, packet, request):
+                cls = type(packet)
+                assert decode(cls, encode(packet)) == packet  # it can travel
+                sent.append(Sent(peer, packet, request))
+            case Append(position, record, _):
+                last = self.log[-1][0] if self.log else self.backend.open().position
+                assert position == last + 1
+                assert decode(type(record), encode(record)) == record
+                self.log.append((position, record))
+                self.spool.note(position, record)
+            case Apply(position, ops):
+                assert position <= self.durable, "nothing is applied that is not durable"
+                self.to_apply.append((position, ops))
+            case ReadRange() | ReadOwn():
+                self.reads.append(effect)
+            case ReadPoints():
+                self.points.append(effect)
+            case CopyIn():
+                self.copies.append(effect)
+            case PackCells():
+                self.packs.append(effect)
+            case Disconnect(peer, _):
+                self.cut.append(peer)
+            case Log():
+                self.logged.append(effect)
+            case Exit():
+                self.exit = effect
         return sent
 
     def receive(self, peer: NodeId, packet: Packet, request: int = 0) -> list[Sent]:
@@ -252,6 +263,12 @@ class Rig:
         """All that was appended becomes durable."""
         self.durable = self.log[-1][0] if self.log else self.durable
         return self.handle(Durable(self.durable))
+
+    def read(self) -> list[Sent]:
+        """The back end answers what single revisions it was asked for."""
+        points, self.points = self.points, []
+        reader = self.backend.range_reader()
+        return [s for p in points for s in self.handle(PointsRead(p.number, perform(reader, p.wanted)))]
 
     def apply(self) -> list[Sent]:
         """The back end catches up with what was ordered, and answers what this node has asked for itself."""

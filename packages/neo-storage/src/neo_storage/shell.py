@@ -408,6 +408,7 @@ def settings_of(config: Config, storage: Storage) -> StorageSettings:
         undecided_bytes=limits.undecided_bytes,
         overlay_bytes=limits.overlay_bytes,
         disk_reserve_bytes=storage.disk_reserve_bytes,
+        values_bytes=storage.database.values_bytes,
         copy_floor=min(config.replication.floor_bytes, config.replication.ceiling_bytes),
         copy_ceiling=config.replication.ceiling_bytes,
         copy_parallel=config.replication.parallel,

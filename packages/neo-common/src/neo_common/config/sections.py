@@ -123,6 +123,9 @@ class Database:
     ] = ""
     tls_key: Annotated[FilePath, About("its private key (PEM), readable by its owner only")] = ""
     readers: Annotated[int, About("connections for loads", 1, 64)] = 4
+    values_bytes: Annotated[ByteCount, About("memory of the storage for current values of a server's; 0: none")] = (
+        64 * MB
+    )
     timeout_s: Annotated[Duration, About("of silence of the server before a connection is given up", 1.0)] = 120.0
     server_directory: Annotated[
         FilePath,

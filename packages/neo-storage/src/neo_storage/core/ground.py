@@ -64,7 +64,7 @@ class Ground:
         self.image = image
         self.overlay = Overlay()
         self.reader = reader
-        self.serials = None if reader.at_once else SerialCache(settings.serials)
+        self.serials = None if reader.at_once else SerialCache(settings.serials, settings.values_bytes)
         """Where the back end cannot be asked while deciding."""
         self.reads: dict[int, Callable[[PointsRead], None]] = {}
         """What is being read, and what then."""
@@ -293,6 +293,15 @@ class Ground:
             return known
         return self.reader.current(self.partition(oid), oid)
 
+    def at_hand(self, oid: Oid, before: Tid) -> Stored | None:
+        """Return the last committed revision below *before* if it is in memory."""
+        stored, end = self.overlay.load(oid, before)
+        if stored is None and self.serials is not None:
+            stored = self.serials.load(oid, before)
+            if stored is not None and end != NO_TID:
+                stored = stored._replace(end=end)
+        return stored
+
     def load(self, oid: Oid, before: Tid) -> Stored | None:
         """Return the last committed revision below *before*. Raises DataCorrupted."""
         stored, end = self.overlay.load(oid, before)
@@ -315,7 +324,7 @@ class Ground:
                 data = None
                 if serial != NO_TID and room > 0 and oid not in coming:
                     # Who needs a value that is not at hand here loads it.
-                    stored = self.load(oid, MAX_TID) if self.serials is None else self.overlay.load(oid, MAX_TID)[0]
+                    stored = self.load(oid, MAX_TID) if self.serials is None else self.at_hand(oid, MAX_TID)
                     if stored is not None and stored.data.size <= min(self.settings.stale_bytes, room, PIECE_BYTES):
                         data = stored.data
                         room -= stored.data.size

@@ -63,10 +63,10 @@ class Overlay:
         """Let go of what the back end has, now that everything up to *position* can be read there; note it."""
         while self._queue and self._queue[0][0] <= position:
             _, oid, tid, size = self._queue.popleft()
-            if serials is not None:
-                serials.note(oid, tid)
             self.bytes -= size
             revisions = self._objects.get(oid)
+            if serials is not None:
+                serials.note(oid, tid, next((r.write.data for r in revisions or () if r.tid == tid), None))
             if revisions and revisions[0].position <= position:
                 kept = [r for r in revisions if r.position > position]
                 if kept:

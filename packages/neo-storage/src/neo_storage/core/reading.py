@@ -271,7 +271,7 @@ class Reading:
     # ---- answers from a back end that cannot be asked at once
 
     def _load_later(self, peer: NodeId, request: int, question: AskLoad) -> None:
-        stored, _ = self._ground.overlay.load(question.oid, question.before)
+        stored = self._ground.at_hand(question.oid, question.before)
         if stored is not None:
             self._ground.send(peer, _loaded(question, stored), request)
             return
@@ -295,9 +295,12 @@ class Reading:
         wanted = tuple(
             oid
             for oid in dict.fromkeys(question.oids)
-            if ground.is_readable(ground.partition(oid)) and ground.overlay.load(oid, question.before)[0] is None
+            if ground.is_readable(ground.partition(oid)) and ground.at_hand(oid, question.before) is None
         )
-        self._read_loads(peer, request, question, wanted, then)
+        if wanted:
+            self._read_loads(peer, request, question, wanted, then)
+        else:
+            then({})
 
     def _piece_later(self, peer: NodeId, request: int, question: AskPiece) -> None:
         partition = self._ground.partition(question.oid)
@@ -319,13 +322,14 @@ class Reading:
 
     def _newest(self, oid: Oid, before: Tid, found: Found) -> Stored | None:
         """Return a revision that was read, or what was committed meanwhile. Raises DataCorrupted."""
-        stored, end = self._ground.overlay.load(oid, before)
+        stored = self._ground.at_hand(oid, before)
         if stored is not None:
             return stored
         there = found.get(oid)
         if isinstance(there, DataCorrupted):
             raise there
-        return checked(oid, there, end)
+        end = self._ground.overlay.load(oid, before)[1]
+        return there._replace(end=end) if there is not None and there.end == NO_TID and end != NO_TID else there
 
     def _read_loads(
         self,
@@ -348,9 +352,11 @@ class Reading:
             result = event.result if isinstance(event.result, tuple) else ()
             found = dict(zip(oids, result, strict=False))
             for oid in oids:
-                stored = found.get(oid)
-                is_last = isinstance(stored, Stored) and stored.end == NO_TID
-                serials.answered(oid, stored.tid if isinstance(stored, Stored) and is_last else None, generation)
+                stored = found[oid] = _verified(oid, found.get(oid))
+                if isinstance(stored, Stored) and stored.end == NO_TID:
+                    serials.answered(oid, stored.tid, generation, stored.data)
+                else:
+                    serials.answered(oid, None, generation)
             if self._is_void(peer, request, question.epoch, event.result):
                 return
             unreadable = self._first_unreadable(question) if isinstance(question, AskLoad) else None
@@ -414,6 +420,15 @@ class Reading:
 
     def _fail(self, peer: NodeId, request: int, code: ErrorCode, text: str) -> None:
         self._ground.send(peer, Error(code, text), request)
+
+
+def _verified(oid: Oid, stored: Stored | DataCorrupted | None) -> Stored | DataCorrupted | None:
+    if not isinstance(stored, Stored):
+        return stored
+    try:
+        return checked(oid, stored, NO_TID)
+    except DataCorrupted as error:
+        return error
 
 
 def _loaded(question: AskLoad, stored: Stored | None) -> Packet:

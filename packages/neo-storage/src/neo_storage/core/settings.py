@@ -39,6 +39,8 @@ class StorageSettings:
     """Reads that wait for the primary; above it they are answered NOT_READY."""
     serials: int = 500_000
     """Serials kept in memory, some 150 bytes each, where the database cannot be asked at once."""
+    values_bytes: int = 64 * 2**20
+    """Current values kept in memory, where the database cannot be asked at once; 0: none."""
     stale_bytes: int = 256 * 2**10
     """Largest value that is sent along with a conflict."""
     state_s: float = 5.0
