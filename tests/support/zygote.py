@@ -5,6 +5,7 @@ tests. The forked process runs the program's own `main`; it is killed, stopped a
 """
 
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -119,6 +120,11 @@ def _serve() -> None:
     from neo_master.__main__ import main as master  # noqa: PLC0415
     from neo_storage.__main__ import main as storage  # noqa: PLC0415
 
+    import gevent.resolver.thread  # noqa: F401, PLC0415  each of them would import it
+
+    # To look through what is here is a third of a daemon's start, and gives it pages of its own.
+    gc.collect()
+    gc.freeze()
     programs = {"neomaster": master, "neostorage": storage}
     fork = monkey.get_original("os", "fork")
     waitpid = monkey.get_original("os", "waitpid")

@@ -7,6 +7,8 @@ listen. So ports are drawn below that range.
 
 import random
 import socket
+from collections.abc import Iterator
+from math import gcd
 from pathlib import Path
 from typing import Final
 
@@ -33,7 +35,7 @@ def free_ports(count: int) -> list[int]:
     below = ephemeral_start()
     candidates = range(_FIRST, below) if below - _FIRST >= 1000 else range(1024, 65536)
     found: list[int] = []
-    for port in random.sample(candidates, len(candidates)):
+    for port in _in_any_order(candidates):
         if len(found) == count:
             break
         with socket.socket() as probe:
@@ -45,6 +47,15 @@ def free_ports(count: int) -> list[int]:
     if len(found) < count:
         raise OSError(f"{HOST} has no {count} free TCP ports in {candidates.start}-{candidates.stop - 1}")
     return found
+
+
+def _in_any_order(ports: range) -> Iterator[int]:
+    """Yield each of *ports* once. (A random walk: to shuffle all of them takes 30 ms.)"""
+    size, at = len(ports), random.randrange(len(ports))
+    step = random.choice([s for s in range(7, 1000) if gcd(s, size) == 1])
+    for _ in range(size):
+        yield ports[at]
+        at = (at + step) % size
 
 
 __all__ = ["HOST", "ephemeral_start", "free_ports"]
