@@ -115,12 +115,11 @@ def _set_clock_by(path: Path) -> None:
 def _serve() -> None:
     # The programs patch the standard library when they are imported. What is used here must start no hub: it would not
     # survive a fork.
+    import gevent.resolver.thread  # noqa: F401, PLC0415  each of them would import it
     from gevent import monkey  # noqa: PLC0415
 
     from neo_master.__main__ import main as master  # noqa: PLC0415
     from neo_storage.__main__ import main as storage  # noqa: PLC0415
-
-    import gevent.resolver.thread  # noqa: F401, PLC0415  each of them would import it
 
     # To look through what is here is a third of a daemon's start, and gives it pages of its own.
     gc.collect()

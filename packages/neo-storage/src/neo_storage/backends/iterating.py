@@ -5,33 +5,41 @@ values. A partition of which a group wants too many rows is read by transaction 
 """
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import Final, NamedTuple
 
-from neo_common.ids import NO_TID, Oid, Partition, Session, Tid, Ttid
+from neo_common.errors import DataCorrupted
+from neo_common.ids import NO_TID, Partition, Session, Tid, Ttid
 from neo_common.wire.schema import Compression, Data, Metadata, Revision, Transaction
 from neo_storage.backends.codec import unpack_parts
 from neo_storage.backends.database import Database, Row
-from neo_storage.backends.values import OVERHEAD, is_inline, value_of
+from neo_storage.backends.values import OVERHEAD, is_inline
 
 _GROUP: Final = 64
-"""Transactions whose rows are read together: a third of what an answer has, as some are read in vain at its end."""
+"""Transactions whose rows are read together, the first time: then as many as are likely to fill the answer."""
+_GROUP_MAX: Final = 500
 _ROWS: Final = 2000
 """Revisions of a group in one partition; more are read by transaction."""
+_FIRST: Final = itemgetter(0)
 _VALUES: Final = 1000
 """Values per statement."""
+
+_COMPRESSIONS: Final = {int(c): c for c in Compression}
+"""To call the enumeration for each record would take as long as to read it."""
 
 Touched = tuple[int, list[Partition]]
 """A tid, and the partitions among those wanted that it touches, ascending."""
 
 
 class _Plan(NamedTuple):
-    """What an answer has of a transaction: revisions as rows, and whether each brings its value."""
+    """What an answer has of a transaction: revisions as rows, and those of their values that it brings."""
 
     tid: Tid
     head: Row
     rows: list[Row]
-    inline: list[bool]
+    ids: list[int]
+    """In `data`."""
     used: int
 
 
@@ -49,7 +57,7 @@ def read(
 ) -> tuple[tuple[Transaction, ...], Tid]:
     """Return transactions as `RangeReader.transactions` says, of the snapshot that *db* has."""
     plans, rest = _plan(db, wanted, start, stop, descending, revisions, values, limit, limit_bytes)
-    ids = [row[3] for plan in plans for row, is_here in zip(plan.rows, plan.inline, strict=True) if is_here]
+    ids = [data_id for plan in plans for data_id in plan.ids]
     there: dict[int, bytes] = {}
     for at in range(0, len(ids), _VALUES):
         there |= db.values(ids[at : at + _VALUES])
@@ -71,7 +79,8 @@ def _plan(
     plans: list[_Plan] = []
     room = limit_bytes
     walk = _by_tid(db, wanted, start, stop, descending)
-    while group := list(islice(walk, min(_GROUP, limit + 1))):
+    size = _GROUP
+    while group := list(islice(walk, min(size, limit + 1))):
         rows = _Rows(db, group, revisions)
         for tid, touched in group:
             if len(plans) >= limit or (plans and room <= 0):
@@ -81,6 +90,7 @@ def _plan(
                 return plans, Tid(tid)
             plans.append(plan)
             room -= plan.used
+        size = min(_GROUP_MAX, max(_GROUP, 1 + room * len(plans) // (limit_bytes - room + 1)))
     return plans, NO_TID
 
 
@@ -103,17 +113,17 @@ class _Rows:
             rows = db.rows(sql.copy, (partition, *ends, _ROWS))
             if len(rows) == _ROWS:
                 self._upto[partition] = rows[-1][0]
-            for tid, *row in rows:
-                self._revisions.setdefault((tid, partition), []).append((partition, *row))
+            for tid, same in groupby(rows, _FIRST):
+                self._revisions[tid, partition] = list(same)
 
     def head(self, tid: Tid) -> Row:
         """Return (session, counter, user, description, extension, parts)."""
         return self._heads[tid]
 
     def revisions(self, tid: Tid, partition: Partition) -> list[Row]:
-        """Return rows of (partition, oid, copied_from, data_id, compression, checksum, size), by oid."""
+        """Return rows of (tid, oid, copied_from, data_id, compression, checksum, size), by oid."""
         if tid >= self._upto.get(partition, tid + 1):
-            return [(partition, *row) for row in self._db.rows(self._db.statements.revisions, (partition, tid))]
+            return [(tid, *row) for row in self._db.rows(self._db.statements.revisions, (partition, tid))]
         return self._revisions.get((tid, partition), [])
 
 
@@ -142,26 +152,34 @@ def _planned(rows: _Rows, tid: Tid, touched: list[Partition], values: bool, room
     metadata = head[2:5]
     found = [row for partition in touched for row in rows.revisions(tid, partition)]
     used = OVERHEAD + sum(map(len, metadata)) + OVERHEAD * len(found)
-    weights = [row[6] if values and is_inline(row[3], row[6]) else 0 for row in found]
-    if values and not must and used + sum(weights) > room:
+    if not values:
+        return _Plan(tid, head, found, [], used)
+    inline = [(row[3], row[6]) for row in found if is_inline(row[3], row[6])]
+    weight = sum(size for _, size in inline)
+    if used + weight <= room:
+        return _Plan(tid, head, found, [data_id for data_id, _ in inline], used + weight)
+    if not must:
         return None
-    inline = list[bool]()
-    for row, weight in zip(found, weights, strict=True):
-        is_here = values and is_inline(row[3], row[6]) and weight <= max(room - used, 0)
-        inline.append(is_here)
-        used += weight if is_here else 0
-    return _Plan(tid, head, found, inline, used)
+    ids = list[int]()
+    for data_id, size in inline:
+        if size <= max(room - used, 0):
+            ids.append(data_id)
+            used += size
+    return _Plan(tid, head, found, ids, used)
 
 
 def _built(plan: _Plan, values: bool, there: dict[int, bytes]) -> Transaction:
-    """Return it with its values."""
+    """Return it with its values. Raises: DataCorrupted when one is missing."""
     session, counter, *metadata, parts = plan.head
     tid = plan.tid
+    here = set(plan.ids)
     found = list[Revision]()
-    for (_, oid, copied, data_id, compression, checksum, size), is_here in zip(plan.rows, plan.inline, strict=True):
+    for _, oid, copied, data_id, compression, checksum, size in plan.rows:
         data = None
         if values:
-            value = value_of(there, oid, tid, data_id, size) if is_here else b""
-            data = Data(Compression(compression), checksum, size, value)
-        found.append(Revision(Oid(oid), tid, Tid(copied), data))
+            value = there.get(data_id) if data_id in here else b""
+            if value is None:
+                raise DataCorrupted(f"there is no data for {oid:#x} at {tid:#x}")
+            data = Data(_COMPRESSIONS[compression], checksum, size, value)
+        found.append(Revision(oid, tid, copied, data))
     return Transaction(tid, Ttid(Session(session), counter), Metadata(*metadata), unpack_parts(parts), tuple(found))

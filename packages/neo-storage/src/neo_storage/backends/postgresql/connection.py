@@ -26,7 +26,8 @@ _STATEMENT_BYTES: Final = 8 * 2**20
 _BYTEA: Final = 17
 _COPIED: Final = 20
 """Values that are worth a COPY."""
-_COPY_VALUES: Final = "COPY (SELECT id, value FROM data WHERE id = ANY (%s)) TO STDOUT (FORMAT binary)"
+# (An array as one text: the driver takes ten times as long to write it number by number.)
+_COPY_VALUES: Final = "COPY (SELECT id, value FROM data WHERE id = ANY (%s::bigint[])) TO STDOUT (FORMAT binary)"
 _COPY_HEAD: Final = struct.Struct(">11sII")
 """Magic, flags, length of more of a head: PostgreSQL sends none."""
 _COPY_COLUMNS: Final = struct.Struct(">h")
@@ -174,7 +175,7 @@ class PostgresqlDatabase(ServerDatabase):
             return super().values(ids)
         out = BytesIO()
         cursor = self._connection.cursor()
-        cursor.copy_expert(cursor.mogrify(_COPY_VALUES, (list(ids),)).decode(), out)
+        cursor.copy_expert(cursor.mogrify(_COPY_VALUES, (f"{{{','.join(map(str, ids))}}}",)).decode(), out)
         buffer = out.getbuffer()
         found: dict[int, bytes] = {}
         at = _COPY_HEAD.size
