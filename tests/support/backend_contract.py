@@ -662,6 +662,25 @@ class BackendContract:
         assert self.pack(tabled, P0, T2) == (1, 1, 1)
         assert self.pack(tabled, P0, T3) == (1, 1, 1)
 
+    @pytest.mark.parametrize("op", [ApplyClear(P0, T1), ApplyClear(P0, NO_TID), ApplyTruncate(T1)])
+    @pytest.mark.parametrize("limit", [10, 1])
+    def test_clearing_and_truncation_leave_the_state_of_a_pack(
+        self, backends: Backends, tabled: Backend, op: Op, limit: int
+    ) -> None:
+        """The cell is still, or still being, packed to that tid."""
+        tabled.apply([commit(t, *(write(2 * n, b"v") for n in range(3))) for t in (T1, T2, T3)], 1)
+        tabled.pack_step(P0, T2, limit)
+        reader = tabled.range_reader()
+        before = reader.packed(P0)
+        reader.close()
+        assert before == (T2, limit == 10)
+        tabled.apply([op], 2)
+        tabled = backends.reopen(tabled)
+        tabled.open()
+        reader = tabled.range_reader()
+        assert reader.packed(P0) == before
+        reader.close()
+
     def test_pack_of_values_in_pieces_frees_them(self, tabled: Backend) -> None:
         big = Write(Oid(2), Tid(0), Tid(0), Data(Compression.NONE, bytes(16), PIECE_BYTES + 1, b""))
 

@@ -258,7 +258,6 @@ class MemoryBackend:
                     self._remove(partition, oid, [r for r in revisions if r.tid > keep])
                 transactions = s.transactions.get(partition, {})
                 s.transactions[partition] = {t: x for t, x in transactions.items() if t <= keep}
-                s.cursors.pop(partition, None)
             case ApplyDoom(partitions, back):
                 s.doomed = tuple(sorted((set(s.doomed) | set(partitions)) - set(back)))
             case ApplyTruncate(keep):
