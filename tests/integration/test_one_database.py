@@ -110,7 +110,7 @@ def settle(cluster: Cluster, intruder: Intruder) -> bool:
 
 @pytest.mark.parametrize("kind", ["sqlite", MariaDB, PostgreSQL])
 def test_whoever_comes_second_is_refused_and_the_first_goes_on(kind: type[Server] | str, tmp_path: Path) -> None:
-    """Another node, and another process of the same one; SQLite's file by another name too."""
+    """Another node, and another process of the same one; SQLite's file by other names too."""
     server = None if isinstance(kind, str) else kind.shared()
     name = server.new_database() if server else ""
     database = server.settings(name) if server else {"type": "sqlite", "path": str(tmp_path / "one.sqlite")}
@@ -120,8 +120,12 @@ def test_whoever_comes_second_is_refused_and_the_first_goes_on(kind: type[Server
         counter.commit(3)
         other = database if server else {"type": "sqlite", "path": str(tmp_path / "alias.sqlite")}
         intruders = [Intruder(cluster, tmp_path, "s2", other), Intruder(cluster, tmp_path, "s1", database)]
+        if not server:
+            (tmp_path / "link.sqlite").hardlink_to(tmp_path / "one.sqlite")
+            intruders.append(Intruder(cluster, tmp_path, "s3", {**other, "path": str(tmp_path / "link.sqlite")}))
         for intruder in intruders:
             assert USED in intruder.said()
+        (tmp_path / "link.sqlite").unlink(missing_ok=True)
         counter.commit(3)
         counter.close()
         cluster.check_alive()

@@ -84,6 +84,30 @@ def test_second_opening_in_this_process_is_refused_and_harms_nothing(backend: Sq
     assert backend.current(P0, Oid(0)) == T1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="such locks are Linux's; a hard link is refused everywhere")
+def test_file_that_is_open_is_refused_by_another_name_of_it(backend: SqliteBackend, path: Path) -> None:
+    """In another folder neither its lock file nor its log is the same. A mount of a file is noticed like a link."""
+    link = path.parent.parent / "link.sqlite"
+    link.hardlink_to(path)
+    with pytest.raises(BackendError, match=r"link.sqlite is in use by another storage, by another name"):
+        SqliteBackend(link, wal_bytes=0).open()
+    link.unlink()
+    backend.apply([commit(T1, write(0, b"a"))], 0)
+    backend.close()
+    assert backend.open().position == 0
+
+
+def test_file_with_several_names_is_refused_by_each(backend: SqliteBackend, path: Path) -> None:
+    backend.close()
+    link = path.parent.parent / "link.sqlite"
+    link.hardlink_to(path)
+    for name in (path, link):
+        with pytest.raises(BackendError, match=r"has 2 names .*remove the others"):
+            SqliteBackend(name, wal_bytes=0).open()
+    link.unlink()
+    backend.open()
+
+
 def test_foreign_database_is_refused(path: Path) -> None:
     path.parent.mkdir()
     execute(path, "CREATE TABLE mine (x)")

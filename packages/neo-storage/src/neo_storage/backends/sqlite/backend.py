@@ -24,6 +24,7 @@ from neo_storage.backends.range_reader import DatabaseReader, stored
 from neo_storage.backends.removal import erase_slice, pack_slice
 from neo_storage.backends.sqlite import schema
 from neo_storage.backends.sqlite.connection import SqliteDatabase, check_setting, connect, translate, translated
+from neo_storage.backends.sqlite.one_file import OneFile
 from neo_storage.backends.sqlite.queries import QUERIES
 from neo_storage.backends.writer import Writer
 
@@ -55,6 +56,7 @@ class SqliteBackend:
         self._page_bytes = page_bytes
         self._wal_bytes = wal_bytes
         self._lock: ExclusiveLock | None = None
+        self._file: OneFile | None = None
         self._position = -1
         self._is_full = False
         self._reader: sqlite3.Connection
@@ -65,8 +67,8 @@ class SqliteBackend:
     def open(self) -> Kept:
         """Create or open the database, check its settings, and return what it knows.
 
-        Raises: BackendError when it is open elsewhere, or was written by a newer NEO; DataCorrupted when it is no
-        database of ours.
+        Raises: BackendError when it is open elsewhere, by any name, or was written by a newer NEO; DataCorrupted when
+        it is no database of ours.
         """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,6 +83,7 @@ class SqliteBackend:
             raise
 
     def _open(self) -> Kept:
+        self._file = OneFile(self._path)
         self._connection = connect(self._path, cache_bytes=self._cache_bytes, read_only=False)
         self._db = SqliteDatabase(self._connection, self._path)
         self._prepare()
@@ -263,6 +266,9 @@ class SqliteBackend:
             if connection is not None:
                 with translated(f"close of {self._path}"):
                     connection.close()
+        if self._file is not None:
+            self._file.release()
+            self._file = None
         if self._lock is not None:
             self._lock.release()
             self._lock = None
