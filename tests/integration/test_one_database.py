@@ -4,6 +4,7 @@ The second one may come while the first one works, while the server is away, or 
 connection that the first one's lock hangs on. Whatever follows, one of them has it, and nothing acknowledged is lost.
 """
 
+import shutil
 import signal
 import subprocess
 import time
@@ -35,12 +36,18 @@ def own(kind: type[Server]) -> Iterator[Server]:
 class Intruder:
     """A storage that was given the database of s1 by mistake; `name`: s2, or s1 in another directory."""
 
-    def __init__(self, cluster: Cluster, path: Path, name: str, database: dict[str, Any]) -> None:
+    def __init__(
+        self, cluster: Cluster, path: Path, name: str, database: dict[str, Any], *, is_alone: bool = False
+    ) -> None:
+        """*is_alone*: it reaches no master."""
         config = yaml.safe_load(cluster.config.read_text())
         (port,) = free_ports(1)
         storage = {**config["storages"]["s1"], "address": f"127.0.0.1:{port}", "directory": str(path / f"other-{name}")}
         config["storages"]["s1"].pop("database", None)  # the file of another machine: one file would not let it
         config["storages"][name] = {**storage, "database": database}
+        if is_alone:
+            for master in config["masters"].values():
+                master["address"] = f"127.0.0.1:{free_ports(1)[0]}"
         file = path / f"other-{name}.yaml"
         file.write_text(yaml.safe_dump(config))
         self._log = path / f"other-{name}.log"
@@ -51,6 +58,11 @@ class Intruder:
     def is_running(self) -> bool:
         """Whether it has not ended."""
         return self._process.poll() is None
+
+    def kill(self) -> None:
+        """kill -9."""
+        self._process.kill()
+        self._process.wait()
 
     def end(self) -> None:
         """Wait for its end, which must come by itself."""
@@ -94,18 +106,11 @@ class Counter:
             db.close()
 
 
-def settle(cluster: Cluster, intruder: Intruder) -> bool:
-    """Wait until only s1 has the database, started again if it had stopped; return whether the other one had it."""
+def settle(cluster: Cluster, intruder: Intruder) -> None:
+    """Wait until only s1 has the database: the other one had no lock, or no vote log that belongs to that database."""
     said = intruder.said()
-    if USED in said:
-        return False
-    # It had the lock, and then found that its vote log does not belong to that database.
-    assert "not of this database" in said
-    process = cluster.processes.pop("s1")
-    assert process.wait(START_DEADLINE_S) == 1
-    assert TAKEN in cluster.log("s1")
-    cluster.start("s1")
-    return True
+    assert USED in said or "not of this database" in said
+    cluster.check_alive()
 
 
 @pytest.mark.parametrize("kind", ["sqlite", MariaDB, PostgreSQL])
@@ -156,7 +161,7 @@ def test_one_of_two_that_come_to_a_restarted_server_has_the_database(
 
 @KINDS
 @pytest.mark.timeout(300)
-def test_node_whose_lock_was_lost_writes_nothing_when_another_one_has_come(
+def test_stranger_that_comes_when_the_lock_is_lost_does_not_stop_the_owner(
     kind: type[Server], own: Server, tmp_path: Path
 ) -> None:
     """The server closes the connection that holds the lock, for which the other one waits, while s1 is paused."""
@@ -171,13 +176,48 @@ def test_node_whose_lock_was_lost_writes_nothing_when_another_one_has_come(
             time.sleep(0.02)
         cluster.signal("s1", signal.SIGSTOP)
         drop_lock(own, name)
-        intruder.end()
+        assert "not of this database" in intruder.said()
+        cluster.signal("s1", signal.SIGCONT)
+        counter.commit(5)
+        cluster.check_alive()
+        counter.close()
+        counter.check()
+
+
+@KINDS
+@pytest.mark.timeout(300)
+def test_node_whose_lock_was_lost_writes_nothing_when_its_twin_has_come(
+    kind: type[Server], own: Server, tmp_path: Path
+) -> None:
+    """A copy of its machine, with a copy of its vote log: to the database it is as good as s1 itself."""
+    name = own.new_database()
+    database = own.settings(name)
+    with Cluster(tmp_path / "cluster", databases=[database]) as cluster:
+        counter = Counter(cluster)
+        counter.commit(5)
+        mark = owner_of(own, name)
+        cluster.signal("s1", signal.SIGSTOP)
+        shutil.copytree(cluster.directory / "s1" / "log", tmp_path / "other-s1" / "log")
+        drop_lock(own, name)
+        twin = Intruder(cluster, tmp_path, "s1", database, is_alone=True)
+        while owner_of(own, name) == mark:
+            assert twin.is_running()
+            time.sleep(0.02)
         cluster.signal("s1", signal.SIGCONT)
         counter.commit(1)
-        assert settle(cluster, intruder)
+        assert cluster.processes.pop("s1").wait(START_DEADLINE_S) == 1
+        assert TAKEN in cluster.log("s1") or USED in cluster.log("s1")
+        twin.kill()
+        cluster.start("s1")
         counter.commit(5)
         counter.close()
         counter.check()
+
+
+def owner_of(server: Server, database: str) -> object:
+    """Return the mark of the process that has *database*."""
+    ((value,),) = server.execute("SELECT value FROM config WHERE name = 'owner'", database)
+    return bytes(value)
 
 
 def connections(server: Server, database: str) -> int:

@@ -154,6 +154,9 @@ class MemoryBackend:
             doomed=s.doomed,
         )
 
+    def claim(self) -> None:
+        """There is nobody else."""
+
     def apply(self, ops: Sequence[Op], position: int) -> None:
         assert position >= self._state.position, f"{position} after {self._state.position}"
         for op in ops:

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
+from neo_common.errors import DataCorrupted
 from neo_common.ids import Epoch, Oid
 from neo_common.model.partition_table import whole
 from neo_storage.backends.base import Op
@@ -15,11 +18,16 @@ from support.memory_backend import MemoryBackend
 
 
 class Noting(MemoryBackend):
-    """Notes each batch: its position, and how many operations it has."""
+    """Notes each batch: its position, and how many operations it has; and what came first."""
 
     def __init__(self) -> None:
         super().__init__()
         self.batches: list[tuple[int, int]] = []
+        self.claims = 0
+
+    def claim(self) -> None:
+        assert not self.batches
+        self.claims += 1
 
     def apply(self, ops: Sequence[Op], position: int) -> None:
         super().apply(ops, position)
@@ -51,3 +59,13 @@ def test_replay_begins_a_batch_with_each_removal(tmp_path: Path) -> None:
     assert image.epoch == 4
     assert [position for position, _ in backend.batches] == [1, 3, 4, 5]
     assert backend.batches[1:] == [(3, 2), (4, 1), (5, 1)]
+    assert backend.claims == 1
+
+
+def test_database_that_is_not_of_the_log_is_not_claimed(tmp_path: Path) -> None:
+    backend, log = Noting(), vote_log(tmp_path)
+    MemoryBackend.apply(backend, [], 7)
+    with pytest.raises(DataCorrupted, match="not of this database"):
+        open_storage(backend, log)
+    log.close()
+    assert (backend.claims, backend.batches) == (0, [])

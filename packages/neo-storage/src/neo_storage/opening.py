@@ -25,6 +25,7 @@ def open_storage(backend: Backend, log: VoteLog) -> Image:
             f"the vote log ends with record {log.end}, the database has everything up to {image.position}: the log is"
             " missing, or not of this database"
         )
+    backend.claim()  # not before: else a storage that was given another's database would stop its owner
     log.flush_recovered()
     _apply(backend, lacking)
     # Before the new segment: a full disk may have no room for another file than one of those.

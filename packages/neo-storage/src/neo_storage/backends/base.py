@@ -362,7 +362,13 @@ class Backend(Reader, Protocol):
     """A database under a storage. Errors: BackendError and below."""
 
     def open(self) -> Kept:
-        """Create or open the database, check its settings, and return what it knows."""
+        """Create or open the database, check its settings, and return what it knows.
+
+        Of somebody else's database that was given to us by mistake nothing is changed.
+        """
+
+    def claim(self) -> None:
+        """The vote log fits: from now on it is ours alone. Before the first `apply`, once. Raises: BackendError."""
 
     def apply(self, ops: Sequence[Op], position: int) -> None:
         """Write *ops* and the mark *position* in one SQL transaction. On the applier's thread.

@@ -339,16 +339,25 @@ class ServerBackend(ABC):
             migrate(db, self.what)
             db.prepare()
             self._check_privileges(db)
-        owner = os.urandom(16)
-        with db.transaction("opening"):
-            db.set_config({"owner": owner})
-        db.owner = owner
         with db.snapshot("opening"):
+            owner = db.config().get("owner")
             kept = read_kept(db)
             self._writer = Writer.of(db, kept)
+        db.owner = owner if isinstance(owner, bytes) else None  # until `claim` nobody else may have come either
         self._position = self._tried = kept.position
         self._look_at_size(db)
         return kept
+
+    def claim(self) -> None:
+        """Leave the mark of this process: whoever had the database before can write to it no more.
+
+        Raises: BackendLost; BackendError when another process has come since `open`.
+        """
+        db = self._open_database()
+        owner = os.urandom(16)
+        with db.transaction("claiming"):
+            db.set_config({"owner": owner})
+        db.owner = owner
 
     def _take(self, db: ServerDatabase) -> None:
         """Check the settings of a server that we have just connected to, and take the lock.

@@ -101,6 +101,9 @@ class SqliteBackend:
         self.checkpoint()
         return kept
 
+    def claim(self) -> None:
+        """Nothing is needed: who has the file has it alone from `open` on."""
+
     def _prepare(self) -> None:
         """Make the tables of a new database; check who wrote an older one."""
         db = self._connection
