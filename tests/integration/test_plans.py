@@ -114,6 +114,7 @@ def test_removals_and_reads_of_many_walk_an_index(large: ServerDatabase) -> None
         "currents": [(n, n % PARTITIONS, n) for n in range(0, LARGE, LARGE // 100)],
         "drop_obj": [(n % PARTITIONS, n, (n + 1) << TID) for n in range(100)],
         "drop_trans": [(n % PARTITIONS, (n + 1) << TID) for n in range(100)],
+        "drop_empty_trans": [(n % PARTITIONS, (n + 1) << TID) for n in range(100)],
     }
     for name, values in rows.items():
         many = getattr(queries, name)

@@ -60,6 +60,7 @@ def opened(server: Server, database: str, **options: Any) -> ServerBackend:
     backend = backend_on(server, database, **options)
     assert isinstance(backend, ServerBackend)
     backend.open()
+    backend.claim()
     return backend
 
 

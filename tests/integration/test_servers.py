@@ -33,6 +33,7 @@ def opened(server: Server, database: str, **options: Any) -> ServerBackend:
     backend = backend_on(server, database, **options)
     assert isinstance(backend, ServerBackend)
     backend.open()
+    backend.claim()
     return backend
 
 
@@ -68,6 +69,14 @@ def test_two_nodes_never_have_one_database(kind: type[Server], monkeypatch: pyte
     with pytest.raises(BackendError, match="is in use by"):
         opened(server, database)
     first.apply([commit(T1, write(0, b"a"))], 0)
+    # A stranger that comes when the lock is lost, and finds that its vote log does not fit, leaves it as it was.
+    monkeypatch.setattr(server_module, "LOCK_S", 20.0)
+    assert first._writing is not None
+    first._writing.close()
+    stranger = backend_on(server, database)
+    assert stranger.open().position == 0
+    stranger.close()
+    first.reconnect()
     # Even if its lock were lost: each transaction looks whose the database is.
     server.execute("UPDATE config SET value = NULL WHERE name = 'owner'", database)
     with pytest.raises(BackendError, match="was taken over"):

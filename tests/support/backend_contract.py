@@ -109,6 +109,15 @@ def commit(
     return ApplyCommit(ttid(tid >> 32), 1, tid, metadata, parts, grouped, pieces, forget)
 
 
+def copy_of_empty(partition: Partition, first: int, last: int) -> ApplyCopy:
+    """Transactions that have no revisions in *partition*, at tids T1 * first, ... T1 * last."""
+    return ApplyCopy(
+        partition,
+        tuple(Transaction(Tid(n << 32), ttid(n), META, (partition,), ()) for n in range(first, last + 1)),
+        (),
+    )
+
+
 def write(oid: int, value: bytes | None, base: Tid = NO_TID, copied_from: Tid = NO_TID) -> Write:
     return Write(Oid(oid), base, copied_from, ABSENT if value is None else data(value))
 
@@ -334,6 +343,7 @@ class BackendContract:
             second = commit(T2, *(write(n, b"second", T1) for n in range(0, 20, 3)), big, pieces=two_pieces)
             backend.apply([ApplyTable(TABLE), first, second], 1)
             backend.apply([commit(T3, *(write(n, b"third", T1) for n in range(0, 20, 5)))], 2)
+            backend.apply([copy_of_empty(P1, 11, 20)], 2)
             backend.apply([removal, commit(T4, write(40, b"after"))], 3)
             reader = backend.range_reader()
             found.append((everything(reader), reader.sizes([P0, P1]), backends.reopen(backend).open()))
@@ -341,7 +351,7 @@ class BackendContract:
         assert all(one == found[0] for one in found)
         (transactions, _, kept) = found[0]
         assert kept.position == 3
-        assert kept.last_tid == T4
+        assert kept.last_tid == (T4 if isinstance(removal, ApplyTruncate | ApplyClear) else 20 << 32)
         assert sum(len(t.revisions) for t in transactions) < 20 + 8 + 4 + 1
 
     def test_removal_that_does_not_come_first_sees_what_comes_before_it(self, tabled: Backend) -> None:
@@ -737,6 +747,15 @@ class BackendContract:
         backend.apply([ApplyTable(TABLE), commit(T1, write(0, bytes(PIECE_BYTES + 1))), ApplyDoom((P0,))], 1)
         assert backend.erase_step(P0, 10)
         assert backend.piece(P0, Oid(0), T1, 0) is None
+
+    def test_erasing_takes_transactions_without_revisions_in_slices_too(self, backend: Backend) -> None:
+        backend.apply([ApplyTable(TABLE), copy_of_empty(P0, 1, 7), copy_of_empty(P1, 1, 2), ApplyDoom((P0,))], 1)
+        assert not backend.erase_step(P0, 3)
+        assert not backend.erase_step(P0, 3)
+        assert backend.erase_step(P0, 3)
+        reader = backend.range_reader()
+        assert [s.transactions for s in reader.sizes([P0, P1])] == [0, 2]
+        reader.close()
 
     def test_truncation_erases_everywhere_what_is_above(self, backends: Backends, backend: Backend) -> None:
         backend.apply([ApplyTable(TABLE)], 0)

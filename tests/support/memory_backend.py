@@ -199,7 +199,12 @@ class MemoryBackend:
             self._remove(partition, oid, gone)
             if not left:
                 return False
-        s.transactions.pop(partition, None)
+        transactions = s.transactions.get(partition, {})
+        for tid in sorted(transactions)[:limit]:
+            del transactions[tid]
+            left -= 1
+        if left <= 0:
+            return False
         s.doomed = tuple(p for p in s.doomed if p != partition)
         return True
 
@@ -261,6 +266,7 @@ class MemoryBackend:
                     self._remove(partition, oid, [r for r in revisions if r.tid > keep])
                 transactions = s.transactions.get(partition, {})
                 s.transactions[partition] = {t: x for t, x in transactions.items() if t <= keep}
+                s.last_tid = max([NO_TID, *(t for found in s.transactions.values() for t in found)])
             case ApplyDoom(partitions, back):
                 s.doomed = tuple(sorted((set(s.doomed) | set(partitions)) - set(back)))
             case ApplyTruncate(keep):

@@ -85,6 +85,7 @@ def child(kind: str, arguments: dict[str, Any], deed: str, number: int) -> None:
         backend.open()
     else:
         backend.open()
+        removals.prepare(backend)
         removals.install()
         with death.watching(backend._db if kind == "sqlite" else backend._writing):
             removals.remove(backend, deed)

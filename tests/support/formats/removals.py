@@ -2,10 +2,11 @@
 
 from typing import Final
 
-from neo_common.ids import Epoch, Oid, Partition, Ptid, Version
+from neo_common.ids import Epoch, Oid, Partition, Ptid, Tid, Version
+from neo_common.wire.schema import Metadata, Transaction
 from neo_storage.backends import removal
-from neo_storage.backends.base import ApplyClear, ApplyCollect, ApplyTable, ApplyTruncate, Backend, Op
-from support.backend_contract import T1, T4
+from neo_storage.backends.base import ApplyClear, ApplyCollect, ApplyCopy, ApplyTable, ApplyTruncate, Backend, Op
+from support.backend_contract import T1, T4, T6, ttid
 from support.formats.sample import LARGE_OID, POSITION, TABLE
 
 OPS: Final[dict[str, list[Op]]] = {
@@ -17,6 +18,15 @@ OPS: Final[dict[str, list[Op]]] = {
     ],
 }
 SLICE_ROWS: Final = 2
+
+
+def prepare(backend: Backend) -> None:
+    """Add transactions without revisions, which have no revisions to go with."""
+    for partition, count in ((Partition(0), 9), (Partition(2), 4)):
+        empty = [
+            Transaction(Tid(T6 + n), ttid(n), Metadata(b"", b"", b""), (partition,), ()) for n in range(1, count + 1)
+        ]
+        backend.apply([ApplyCopy(partition, tuple(empty), ())], POSITION)
 
 
 def install() -> None:

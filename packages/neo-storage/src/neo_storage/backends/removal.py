@@ -48,9 +48,11 @@ def remove_in_slices(db: Database, ops: Sequence[Op], partitions: int) -> Sequen
         match ops[at]:
             case ApplyClear(partition, keep):
                 _clear(db, partition, keep, SLICE_ROWS)
+                _clear_empty(db, partition, keep, SLICE_ROWS)
             case ApplyTruncate(keep):
                 for number in range(partitions):
                     _clear(db, Partition(number), keep, SLICE_ROWS // partitions)
+                    _clear_empty(db, Partition(number), keep, SLICE_ROWS // partitions)
             case ApplyCollect(tid, oids):
                 _collect(db, partitions, tid, oids)
             case _:
@@ -77,6 +79,22 @@ def _clear(db: Database, partition: Partition, keep: Tid, rest: int) -> None:
             drop_revisions(db, partition, found)
             oid, tid, *_ = found[-1]
             start = Place(Tid(tid), Oid(oid + 1)) if oid < MAX_OID else Place(Tid(tid + 1), Oid(0))
+
+
+def _clear_empty(db: Database, partition: Partition, keep: Tid, rest: int) -> None:
+    """Remove the transactions of *partition* above *keep* that have no revisions, but for at most *rest* of them.
+
+    With revisions there are no more than `_clear` has left. This walk, too, begins where its last slice ended.
+    """
+    start = Tid(keep + 1)
+    while True:
+        with db.transaction("removal"):
+            rows = db.rows(db.statements.trans_tids, (partition, start, MAX_TID, SLICE_ROWS + 1))
+            if len(rows) <= rest:
+                return
+            tids = [tid for (tid,) in rows[:SLICE_ROWS]]
+            db.run_many(db.statements.drop_empty_trans, [(partition, tid) for tid in tids])
+            start = Tid(tids[-1] + 1)
 
 
 def _collect(db: Database, partitions: int, tid: Tid, oids: Sequence[Oid]) -> None:
@@ -140,7 +158,10 @@ def pack_slice(db: Database, partition: Partition, tid: Tid, limit: int) -> Pack
 
 
 def erase_slice(db: Database, partition: Partition, limit: int) -> bool:
-    """Erase about *limit* revisions of a doomed cell; return whether it is done. Its last slice ends its doom."""
+    """Erase about *limit* revisions of a doomed cell, or so many transactions when no revisions are left.
+
+    Return whether it is done. Its last slice ends its doom.
+    """
     doomed = doomed_in(db.config())
     if partition not in doomed:
         return True
@@ -149,7 +170,10 @@ def erase_slice(db: Database, partition: Partition, limit: int) -> bool:
     drop_revisions(db, partition, found)
     if len(found) == limit:
         return False
-    db.run(db.statements.clear_trans, (partition, -1))  # what had no revisions here
+    empty = db.rows(db.statements.trans_tids, (partition, 0, MAX_TID, limit))  # what had no revisions here
+    db.run_many(db.statements.drop_trans, [(partition, tid) for (tid,) in empty])
+    if len(empty) == limit:
+        return False
     db.set_config({"doomed": pack_parts([p for p in doomed if p != partition])})
     return True
 

@@ -68,6 +68,8 @@ SELECT d.value FROM {o} JOIN data d ON d.id = o.data_id + ?4
 SELECT data_id, size FROM {by_tid} WHERE "partition" = ?1 AND tid > ?2 AND data_id IS NOT NULL""")
         self.clear_obj = s(f'{d.removal("obj", "obj_tid")} WHERE "partition" = ?1 AND tid > ?2')
         self.clear_trans = s(f'{d.removal("trans", "PRIMARY")} WHERE "partition" = ?1 AND tid > ?2')
+        self.trans_tids = s(f"""
+SELECT tid FROM {t} WHERE "partition" = ?1 AND tid BETWEEN ?2 AND ?3 ORDER BY tid LIMIT ?4""")
         self.drop_data = d.delete(logical.DATA, ("id",))
         self.drop_obj = d.delete(logical.OBJ, ("partition", "oid", "tid"))
         self.drop_empty_trans = d.delete(
