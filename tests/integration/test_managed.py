@@ -1,9 +1,11 @@
 """A storage with a MariaDB of its own: it comes and goes with the storage, and whoever dies, nothing is lost."""
 
+import json
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,11 @@ from neo_admin import supervise
 from neo_admin.core.programs import nodes_of_host
 from neo_admin.supervise import Supervisord
 from neo_common.config.loader import load
+from neo_common.states import Role
+from neo_common.wire.schema import AskDebug
 from support.cluster import Cluster
 from support.counting import RECOVERY_DEADLINE_S, WRITERS, Writer, check_all
+from support.raw_client import RawConnection
 from support.servers import managed_servers, needs_mariadb
 
 DEADLINE_S = 60.0
@@ -42,6 +47,15 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         db.close()
         yield running
     assert managed_servers(running.directory) == [], "a storage that has stopped leaves no server"
+
+
+def test_room_left_is_that_of_the_disk_of_the_server(cluster: Cluster) -> None:
+    with closing(RawConnection(cluster.addresses["s1"], role=Role.ADMIN)) as storage:
+        disk = json.loads(storage.ask(AskDebug()).json)["storage"]["disk"]
+    status = os.statvfs(cluster.directory)
+    assert disk["database_free"] == pytest.approx(status.f_bavail * status.f_frsize, rel=0.2)
+    assert disk["free"] <= disk["database_free"] * 1.2
+    assert "the room left for the database is unknown" not in (cluster.directory / "s1.log").read_text()
 
 
 def is_found(cluster: Cluster) -> bool:

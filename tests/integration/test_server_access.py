@@ -1,5 +1,6 @@
 """Who may use a server: by TCP and password, with no more privileges than needed; and what is said to who may not."""
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -108,7 +109,12 @@ def test_password_is_in_no_command_line_log_or_answer(door: Door, source: str, t
             connection.root()["x"] = 1
         said = [Path(f"/proc/{p.pid}/cmdline").read_bytes().decode() for p in cluster.processes.values()]
         with closing(RawConnection(cluster.addresses["s1"], role=Role.ADMIN)) as storage:
-            said.append(repr(storage.ask(AskDebug())))
+            told = storage.ask(AskDebug()).json
+        disk = json.loads(told)["storage"]["disk"]
+        assert disk["database_free"].startswith("unknown, as no server tells")
+        assert disk["free"] <= 1.2 * disk["log_free"]
+        assert "the room left for the database is unknown" in (cluster.directory / "s1.log").read_text()
+        said.append(told)
         door.server.kill()  # errors are said too
         with db.transaction() as connection:
             connection.root()["x"] = 2

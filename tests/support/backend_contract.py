@@ -541,7 +541,7 @@ class BackendContract:
     def test_disk_tells_what_is_used_and_what_is_free(self, backend: Backend) -> None:
         """The pages that hold the values, when the database has counted again: a server does so at leisure."""
         before, free = backend.disk()
-        assert free > 0
+        assert free is None or free > 0
         for position in range(4):
             backend.apply([commit(Tid(T1 + position), *(write(2 * n, bytes(100_000)) for n in range(10)))], position)
         deadline = monotonic() + 60

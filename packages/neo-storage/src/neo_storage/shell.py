@@ -55,6 +55,10 @@ _DISK_S: Final = 1.0
 """Between two looks at the disk."""
 _THREAD_S: Final = 10.0
 """For a native thread to end what it does."""
+_UNKNOWN: Final = (
+    "unknown, as no server tells: watch its disk; or, if that is on this machine, name its folder in"
+    " database.server_directory"
+)
 
 log = logging.getLogger("neo.storage")
 
@@ -117,6 +121,8 @@ class StorageShell(Shell):
         self._flusher.make_spares()
         self.follow_primary(self._masters)
         self.spawn(self._watch_disk)
+        if self._backend.disk()[1] is None:
+            log.warning("the room left for the database is %s", _UNKNOWN)
 
     def terminate(self, reason: str) -> None:
         """Stop when what is written is durable."""
@@ -292,10 +298,14 @@ class StorageShell(Shell):
     # -------------------------------------------------------------------------------------- the disk
 
     def _disk(self) -> tuple[int, int]:
-        """Return (bytes used by database and log, bytes free on the tighter of their disks)."""
+        """Return (bytes used by database and log, bytes free on the tighter of their disks, as far as is known)."""
         used, free = self._backend.disk()
+        log_free = self._log_free()
+        return used + self._log.disk_bytes(), log_free if free is None else min(free, log_free)
+
+    def _log_free(self) -> int:
         status = os.statvfs(self._log_directory)
-        return used + self._log.disk_bytes(), min(free, status.f_bavail * status.f_frsize)
+        return status.f_bavail * status.f_frsize
 
     def _tell_disk(self) -> None:
         used, free = self._disk()
@@ -384,13 +394,20 @@ class StorageShell(Shell):
     def debug(self) -> dict[str, object]:
         """Return what this node waits for, holds and queues."""
         used, free = self._disk()
+        database_free = self._backend.disk()[1]
         mine: dict[str, object] = {
             "vote_log": repr(self._log),
             "flush_mean_us": round(self._flusher.mean_s * 1e6),
             "flushes": self._flusher.count,
             "long_reads": len(self._ranges),
             "point_reads": 0 if self._points is None else len(self._points),
-            "disk": {"used": used, "free": free, "no_room": self._no_room},
+            "disk": {
+                "used": used,
+                "free": free,
+                "log_free": self._log_free(),
+                "database_free": _UNKNOWN if database_free is None else database_free,
+                "no_room": self._no_room,
+            },
         }
         return {**super().debug(), "storage": mine}
 

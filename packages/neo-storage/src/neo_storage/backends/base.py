@@ -407,8 +407,8 @@ class Backend(Reader, Protocol):
         None where its driver can only block.
         """
 
-    def disk(self) -> tuple[int, int]:
-        """Return (bytes used by the database, bytes free on its disk)."""
+    def disk(self) -> tuple[int, int | None]:
+        """Return (bytes used by the database, bytes free on its disk; None where nobody can tell). Asks no server."""
 
     def news(self) -> Sequence[str]:
         """Return what has happened to the database, since it was last asked, that an operator wants to know."""

@@ -34,8 +34,6 @@ LOCK_S: Final = 10.0
 """How long it waits for the server to notice that the last owner of the database is gone."""
 PAGE_ROWS: Final = 1000
 """Of a page of a scan."""
-UNKNOWN_FREE: Final = 2**62
-"""Free room where nobody can tell: the disk is another machine's. A full one is noticed when it refuses."""
 
 
 class ServerDatabase(ABC):
@@ -253,6 +251,8 @@ class ServerBackend(ABC):
         self.what = what
         self._dialect = dialect
         self._is_unsafe = is_unsafe
+        self._directory = ""
+        """Where the server has its files, if that is on this machine."""
         self._position = -1
         self._tried = -1
         self._used = 0
@@ -303,10 +303,6 @@ class ServerBackend(ABC):
     @abstractmethod
     def used_bytes(self, db: ServerDatabase) -> int:
         """Return how much the database takes on the server's disk."""
-
-    @abstractmethod
-    def free_bytes(self) -> int:
-        """Return how much is free there; UNKNOWN_FREE where that cannot be known. Asks no server."""
 
     # ---- life
 
@@ -543,6 +539,13 @@ class ServerBackend(ABC):
             found.append(self._news.popleft())
         return found
 
-    def disk(self) -> tuple[int, int]:
-        """Return (bytes used by the database when last looked at, bytes free on its disk). Asks no server."""
-        return self._used, self.free_bytes()
+    def disk(self) -> tuple[int, int | None]:
+        """Return (bytes used by the database when last looked at, bytes free on its disk, if that is on this machine).
+
+        No server tells: a full disk of another machine is noticed when it refuses.
+        """
+        try:
+            status = os.statvfs(self._directory) if self._directory else None
+        except OSError:  # the path is of another machine, or container
+            status = None
+        return self._used, None if status is None else status.f_bavail * status.f_frsize

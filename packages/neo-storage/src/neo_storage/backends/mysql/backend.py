@@ -4,7 +4,6 @@ InnoDB keeps a table in the order of its key, as our schema wants it. With the s
 transaction is on disk when COMMIT returns: a checkpoint has nothing left to do.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +20,7 @@ from neo_storage.backends.mysql.hub_reader import ANSWER_BYTES, MysqlHubReader
 from neo_storage.backends.mysql.layout import Layout
 from neo_storage.backends.mysql.managed import ManagedServer, commands_of
 from neo_storage.backends.mysql.schema import DIALECT
-from neo_storage.backends.server import UNKNOWN_FREE, ServerBackend, ServerDatabase
+from neo_storage.backends.server import ServerBackend, ServerDatabase
 from neo_storage.backends.tls import NO_TLS, ServerTls
 
 _PACKET_BYTES: Final = 4 * PIECE_BYTES
@@ -156,13 +155,6 @@ class MysqlBackend(ServerBackend):
         )
         return int(row[0] or 0) if row else 0
 
-    def free_bytes(self) -> int:
-        """Return what is free on the disk of a server on this machine."""
-        if not self._directory or not Path(self._directory).exists():
-            return UNKNOWN_FREE
-        status = os.statvfs(self._directory)
-        return status.f_bavail * status.f_frsize
-
 
 class ManagedMysqlBackend(MysqlBackend):
     """The same on a server of its own, which is started with it and stopped with it."""
@@ -176,7 +168,12 @@ class ManagedMysqlBackend(MysqlBackend):
         """
         layout = Layout(directory)
         super().__init__(
-            database=_MANAGED, user="root", socket=str(layout.socket), timeout_s=timeout_s, is_unsafe=is_unsafe
+            database=_MANAGED,
+            user="root",
+            socket=str(layout.socket),
+            timeout_s=timeout_s,
+            directory=str(directory),
+            is_unsafe=is_unsafe,
         )
         commands = commands_of(layout, cache_bytes=cache_bytes, readers=readers)
         look_s = min(_LOOK_MAX_S, timeout_s / 4)

@@ -4,8 +4,6 @@ With the settings that are read back, a committed transaction is on disk when CO
 left to do. Connections must be direct: a pooler between would lose the lock and the prepared statements.
 """
 
-import os
-from pathlib import Path
 from typing import Any, Final
 
 from neo_common.config.sections import Storage
@@ -16,7 +14,7 @@ from neo_storage.backends.postgresql.connection import HubPostgresqlDatabase, Po
 from neo_storage.backends.postgresql.deadlines import Deadlines
 from neo_storage.backends.postgresql.schema import DIALECT, SESSION
 from neo_storage.backends.range_reader import DatabaseReader
-from neo_storage.backends.server import UNKNOWN_FREE, ServerBackend, ServerDatabase
+from neo_storage.backends.server import ServerBackend, ServerDatabase
 from neo_storage.backends.tls import NO_TLS, ServerTls
 
 _LOCK: Final = 0x4E454F53
@@ -129,13 +127,6 @@ class PostgresqlBackend(ServerBackend):
         """Return the size of the database."""
         row = db.one(Statement("SELECT pg_database_size(current_database())"))
         return int(row[0]) if row else 0
-
-    def free_bytes(self) -> int:
-        """Return what is free on the disk of a server on this machine."""
-        if not self._directory or not Path(self._directory).exists():
-            return UNKNOWN_FREE
-        status = os.statvfs(self._directory)
-        return status.f_bavail * status.f_frsize
 
 
 def make(storage: Storage, password: str, tls: ServerTls) -> PostgresqlBackend:
