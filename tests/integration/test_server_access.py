@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from ZODB.DB import DB
 
+from neo_common.errors import BackendLost
 from neo_common.ids import Oid
 from neo_common.states import Role
 from neo_common.wire.schema import AskDebug
@@ -47,6 +48,29 @@ def test_first_start_needs_create_and_running_does_not(door: Door) -> None:
     assert backend.checkpoint() == 1
     assert backend.current(P0, Oid(0)) == T2
     backend.reconnect()
+    backend.close()
+
+
+def test_server_that_is_read_only_is_as_one_that_is_away(door: Door) -> None:
+    """Failed over to a copy that follows: it is looked for until it can be written."""
+    door.allow_creation()
+    backend = door.backend()
+    backend.open()
+    backend.claim()
+    backend.apply([commit(T1, write(0, b"a"))], 0)
+    for is_on, said in (("1", "read-only"), ("0", "")):
+        if door.is_mysql:
+            door.server.execute(f"SET GLOBAL read_only = {is_on}")
+        else:
+            door.server.execute(f"ALTER DATABASE {DATABASE} SET default_transaction_read_only = {is_on}")
+        assert backend._writing is not None
+        backend._writing.close()  # PostgreSQL's counts for new sessions
+        backend.reconnect()
+        if said:
+            with pytest.raises(BackendLost, match=said):
+                backend.apply([commit(T2, write(0, b"b", T1))], 1)
+    backend.apply([commit(T2, write(0, b"b", T1))], 1)
+    assert backend.current(P0, Oid(0)) == T2
     backend.close()
 
 

@@ -13,6 +13,7 @@ from ZODB import DB
 from neo_common.errors import BackendError, BackendLost
 from neo_common.ids import Oid
 from neo_storage.backends import server as server_module
+from neo_storage.backends.dialect import Statement
 from neo_storage.backends.server import ServerBackend
 from support.backend_contract import P0, T1, T2, commit, write
 from support.cluster import Cluster
@@ -48,6 +49,37 @@ def test_unsafe_settings_are_refused_by_name_unless_they_are_accepted() -> None:
     finally:
         server.execute("SET GLOBAL innodb_flush_log_at_trx_commit = 1")
     opened(server, database).close()
+    server.give_back(database)
+
+
+def test_what_an_operator_has_set_for_all_sessions_does_not_reach_ours() -> None:
+    """Another isolation makes snapshots of several moments; limits of time end long statements, and idle nights."""
+    server = MariaDB.shared()
+    database = server.new_database()
+    names = {"tx_isolation": "'READ-COMMITTED'", "max_statement_time": "0.5", "wait_timeout": "60"}
+    before = {name: server.execute(f"SELECT @@global.{name}")[0][0] for name in names}
+    for name, value in names.items():
+        server.execute(f"SET GLOBAL {name} = {value}")
+    try:
+        backend = opened(server, database)
+        backend.apply([commit(T1, write(0, b"a"))], 0)
+        db = backend.database()
+        with db.errors("asking"):
+            assert db.one(Statement("SELECT @@tx_isolation, @@max_statement_time, @@wait_timeout")) == (
+                "REPEATABLE-READ",
+                0,
+                31_536_000,
+            )
+            assert db.one(Statement("SELECT sleep(1)")) == (0,)
+        with db.snapshot("two reads of one moment"):
+            assert db.one(db.statements.current, (P0, 0)) == (T1,)
+            backend.apply([commit(T2, write(0, b"b", T1))], 1)
+            assert db.one(db.statements.current, (P0, 0)) == (T1,)
+        db.close()
+        backend.close()
+    finally:
+        for name, value in before.items():
+            server.execute(f"SET GLOBAL {name} = %s", "", (value,))
     server.give_back(database)
 
 

@@ -57,6 +57,8 @@ EXPRESSIONS = {
     ("backends/mysql/connection.py", "grant"): "the same",
     ("backends/mysql/connection.py", "name"): "the database of a managed server: a constant of ours",
     ("backends/mysql/backend.py", "name"): "a constant two lines above",
+    ("backends/mysql/backend.py", "', '.join(('@@' + name for name in _SETTINGS))"): "constants above it",
+    ("backends/mysql/flavour.py", "settings"): "names and numbers of ours, which SET takes as no parameters",
     ("backends/postgresql/backend.py", "_LOCK"): "a constant",
     ("backends/sqlite/connection.py", "name"): "a setting of ours",
     ("backends/sqlite/connection.py", "value"): "its value, a number (:d); a pragma takes no parameter",

@@ -16,6 +16,7 @@ from neo_common.wire.schema import PIECE_BYTES
 from neo_storage.backends.base import Kept, PointReader, Waits
 from neo_storage.backends.dialect import Statement
 from neo_storage.backends.mysql.connection import HubMysqlDatabase, MysqlDatabase, driver_tls, look, make_database
+from neo_storage.backends.mysql.flavour import flavour_of, unsafe
 from neo_storage.backends.mysql.hub_reader import ANSWER_BYTES, MysqlHubReader
 from neo_storage.backends.mysql.layout import Layout
 from neo_storage.backends.mysql.managed import ManagedServer, commands_of
@@ -27,6 +28,16 @@ _PACKET_BYTES: Final = 4 * PIECE_BYTES
 """What the server must take in one statement, at least: a piece, each byte of which may become two."""
 
 
+_SETTINGS: Final = (
+    "innodb_flush_log_at_trx_commit",
+    "log_bin",
+    "sync_binlog",
+    "innodb_doublewrite",
+    "max_allowed_packet",
+    "datadir",
+    "net_buffer_length",
+)
+_SELECT_SETTINGS: Final = "SELECT " + ", ".join("@@" + name for name in _SETTINGS)
 _NO_SUCH_CONNECTION: Final = 1094
 _MANAGED: Final = "neo"
 """The one database of a managed server."""
@@ -88,29 +99,21 @@ class MysqlBackend(ServerBackend):
 
     def unsafe_settings(self, db: ServerDatabase) -> list[str]:
         """Return what could lose data. Raises: BackendError when the packet limit is too low."""
-        row = db.one(
-            Statement(
-                "SELECT @@innodb_flush_log_at_trx_commit, @@log_bin, @@sync_binlog, @@innodb_doublewrite,"
-                " @@max_allowed_packet, @@datadir, @@net_buffer_length"
-            )
-        )
+        row = db.one(Statement(_SELECT_SETTINGS))
         assert row is not None, "a SELECT of variables has one row"
-        flush, has_binlog, sync, doublewrite, packet, directory, self._answer_bytes = row
-        if packet < _PACKET_BYTES:
+        settings: dict[str, Any] = dict(zip(_SETTINGS, row, strict=True))
+        # Not every version has these.
+        settings.update(db.rows(Statement("SHOW GLOBAL VARIABLES LIKE %s", (0,)), ("innodb_flush_method",)))
+        settings.update(db.rows(Statement("SHOW GLOBAL STATUS LIKE %s", (0,)), ("Innodb_redo_log_enabled",)))
+        if settings["max_allowed_packet"] < _PACKET_BYTES:
             raise BackendError(
-                f"{self.what} takes statements of at most {packet} bytes: set max_allowed_packet to"
-                f" {_PACKET_BYTES >> 20}M or more"
+                f"{self.what} takes statements of at most {settings['max_allowed_packet']} bytes: set"
+                f" max_allowed_packet to {_PACKET_BYTES >> 20}M or more"
             )
+        self._answer_bytes = settings["net_buffer_length"]
         if self._is_local and not self._directory:
-            self._directory = directory
-        found = []
-        if flush != 1:
-            found.append(f"innodb_flush_log_at_trx_commit is {flush}, must be 1")
-        if has_binlog and sync != 1:
-            found.append(f"sync_binlog is {sync}, must be 1 with a binary log")
-        if str(doublewrite) in ("0", "OFF"):
-            found.append("innodb_doublewrite is off, must be on")
-        return found
+            self._directory = settings["datadir"]
+        return unsafe(settings)
 
     session_words = "connection {} of the server (SHOW PROCESSLIST)"
 
@@ -144,7 +147,8 @@ class MysqlBackend(ServerBackend):
         """Return which server it is."""
         row = db.one(Statement("SELECT @@version"))
         text = str(row[0]) if row else "?"
-        return text if "MariaDB" in text else f"MySQL {text}"
+        flavour = flavour_of(text)
+        return text if flavour.is_mariadb else f"{flavour.name} {text}"
 
     def used_bytes(self, db: ServerDatabase) -> int:
         """Return what InnoDB's statistics say."""

@@ -14,6 +14,7 @@ from neo_common.errors import BackendError, BackendLost, DataCorrupted, DiskFull
 from neo_storage.backends.base import Waits
 from neo_storage.backends.database import Row
 from neo_storage.backends.dialect import Many, Statement
+from neo_storage.backends.mysql.flavour import MARIADB, flavour_of
 from neo_storage.backends.mysql.queries import EXECUTE, PREPARE, QUERIES
 from neo_storage.backends.mysql.schema import SESSION
 from neo_storage.backends.mysql.vigil import Sign
@@ -25,7 +26,7 @@ _ROWS: Final = 1000
 """Rows per statement, at most: more gains nothing, and its OR-ed ranges would be too many for the optimizer."""
 _NUMBER_BYTES: Final = 24
 
-_FULL: Final = {3, 28, 1021, 1041, 1114, 1297}
+_FULL: Final = {3, 28, 1021, 1041, 1114, 1297, 3019}
 """Errors of a full disk or table space."""
 _CORRUPT: Final = {126, 127, 1034, 1194, 1712, 1877, 1932}
 _STRANGER: Final = {1045, 1698}
@@ -34,8 +35,15 @@ _NO_DATABASE: Final = {1049}
 _REFUSED: Final = {1044, 1142, 1143, 1227, 1370}
 """The user may not do that, or may not even see the database."""
 _ACCOUNT: Final = re.compile(r"'[^']*'@'[^']*'")
-_LOST: Final = {1040, 1053, 1077, 1078, 1079, 1080, 1152, 1158, 1159, 1160, 1161, 1184, 1205, 1213, 1317, 1836, 1927}
-"""The server went away or stops, or has rolled back by itself (deadlock, lock timeout, killed): connect and see."""
+_LOST: Final = {
+    *(1040, 1053, 1077, 1078, 1079, 1080, 1152, 1158, 1159, 1160, 1161, 1184, 1203, 1317, 1927, 3168, 3169, 4031),
+    *(1020, 1205, 1213, 3100, 3101),
+    *(1290, 1792, 1836),
+}
+"""The server went away or stops; it has rolled back by itself (deadlock, lock timeout, another of a group); or it is
+read-only, as after a fail-over: connect and see."""
+_WAY_IN: Final = {2059, 2061}
+"""The driver has not the authentication plugin of the user, or it wants TLS."""
 
 
 _TLS_ERROR: Final = 2026
@@ -56,7 +64,7 @@ def translate(error: Exception, doing: str) -> BackendError:
         return DataCorrupted(text)
     if code in (_TLS_ERROR, _TLS_ONLY) and (what := tls_remedy(text)):
         return BackendError(f"{text}. {what} (docs/operating.md, MariaDB and PostgreSQL)")
-    if code in _STRANGER | _NO_DATABASE | _REFUSED:
+    if code in _STRANGER | _NO_DATABASE | _REFUSED | _WAY_IN:
         return BackendError(f"{text}. {_remedy(code, str(message))} (docs/operating.md, MariaDB and PostgreSQL)")
     if code in _LOST or 2000 <= code < 3000 or isinstance(error, MySQLdb.InterfaceError):
         return BackendLost(text)
@@ -73,6 +81,12 @@ def _remedy(code: int, message: str) -> str:
             "The server has no such user, or another password (database.user, password_file, password_variable):"
             f" CREATE USER {account} IDENTIFIED BY '...'; {grant}. Or it demands TLS of that user (REQUIRE SSL, X509):"
             " database.tls_ca, tls_certificate, tls_key"
+        )
+    if code in _WAY_IN:
+        return (
+            "The driver cannot authenticate as the user demands: over a network caching_sha2_password wants TLS"
+            " (database.tls_ca); its plugin comes with the driver's library (libmariadb3 or libmysqlclient); else ALTER"
+            " USER ... IDENTIFIED WITH one that there is"
         )
     if code in _NO_DATABASE:
         return f"There is no such database (database.name): CREATE DATABASE NAME; {grant}"
@@ -150,7 +164,8 @@ class MysqlDatabase(ServerDatabase):
         self._is_tls_wanted = is_tls_wanted
         self.packet_bytes = 0
         """The largest statement that the server takes."""
-        self._can_prepare = self._has_prepared = False
+        self._flavour = MARIADB
+        self._has_prepared = False
 
     def _new(self) -> Any:
         return self._make(MySQLdb.connections.Connection)
@@ -166,14 +181,16 @@ class MysqlDatabase(ServerDatabase):
                 raise MySQLdb.OperationalError(_TLS_ERROR, "the connection is not encrypted")
         cursor.execute("SELECT @@max_allowed_packet, @@version")
         self.packet_bytes, version = cursor.fetchone()
-        self._can_prepare = "MariaDB" in version
+        self._flavour = flavour_of(version)
+        for text in self._flavour.session:
+            cursor.execute(text)
         self._has_prepared = False
         if self.is_prepared:
             self._prepare(connection)
         return connection
 
     def _prepare(self, connection: Any) -> None:
-        if self._can_prepare:
+        if self._flavour.can_prepare:
             for text in PREPARE:
                 connection.cursor().execute(text)
             self._has_prepared = True
@@ -186,6 +203,10 @@ class MysqlDatabase(ServerDatabase):
     def _run(self, statement: Statement, arguments: Sequence[object]) -> Any:
         text = EXECUTE.get(statement.text) if self._has_prepared else None
         return super()._run(statement if text is None else Statement(text, statement.order), arguments)
+
+    def run_many(self, many: Many, rows: Sequence[Row]) -> int:
+        """Run it for all *rows*, in the form that this server wants."""
+        return super().run_many(self._flavour.form(many), rows)
 
     def translate(self, error: Exception, doing: str) -> BackendError:
         """Return our error for one of the driver."""

@@ -6,7 +6,7 @@ from neo_storage.backends.dialect import Many, Statement, listed, pyformat, quot
 from neo_storage.backends.logical import Column, Kind, Table
 
 SESSION: Final = {
-    "sql_mode": "ANSI_QUOTES,STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO",
+    "sql_mode": "ANSI_QUOTES,STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION",
 }
 """Set for each connection: our names in double quotes, and nothing is ever cut to fit."""
 
@@ -40,9 +40,9 @@ class MysqlDialect:
         return self._insert(table, f" ON DUPLICATE KEY UPDATE {same} = {same}")
 
     def replace(self, table: Table, largest: str = "") -> Many:
-        """Return what inserts or replaces rows."""
+        """Return what inserts or replaces rows; `flavour` has another form of it for MySQL."""
         changes = ", ".join(
-            f"{q} = greatest({q}, VALUES({q}))" if c.name == largest else f"{q} = VALUES({q})"
+            f"{q} = greatest({table.name}.{q}, VALUES({q}))" if c.name == largest else f"{q} = VALUES({q})"
             for c in single_typed(table)
             if c.name not in table.key
             for q in (quoted(c.name),)
