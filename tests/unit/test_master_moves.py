@@ -6,6 +6,7 @@ import pytest
 
 from neo_common.ids import NodeId, Partition
 from neo_common.model.orders import Orders
+from neo_common.model.partition_table import Row
 from neo_common.states import CellState, NodeState, Role, node_id
 from neo_common.wire import schema as s
 from support.reign import A1, C1, S1, S2, S3, Reign, p
@@ -208,6 +209,32 @@ def test_only_what_nothing_needs_is_dropped() -> None:
     answer = r.ask(A1, s.AskDrop((S1, S2), True, "test"))
     assert isinstance(answer, s.Error)
     assert "has the only complete copy of 4 partitions" in answer.text
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["at rest", "while the table changes"])
+def test_two_orders_do_not_drop_what_either_has_to_leave(busy: bool) -> None:
+    """Found by simulation: while a table waited to become stable, each order was judged as if it were the only one."""
+    r = with_admin(storages=3, partitions=4, replicas=2)
+    if busy:
+        r.storages[S2].answers.discard(s.SetPT)
+    r.lose(S3)
+    first = r.ask(A1, s.AskDrop((S1,), True, "test"))
+    assert first is None if busy else isinstance(first, s.AnswerDrop), "it is answered when it is carried out"
+    answer = r.ask(A1, s.AskDrop((S2,), True, "test"))
+    assert isinstance(answer, s.Error)
+    assert "has the only complete copy of 4 partitions" in answer.text
+    r.storages[S2].answers.add(s.SetPT)
+    r.say(S2, s.PtOk(r.core.pt.version))
+    assert held(r) == {S2: 4, S3: 4}
+
+
+def test_drops_of_one_table_leave_a_complete_cell() -> None:
+    """As above, the orders being given to two primaries, or before a copy was lost."""
+    r = with_admin(storages=2, partitions=4, replicas=1)
+    rows: dict[Partition, Row] = {}
+    r.core.drop(S1, rows)
+    r.core.drop(S2, rows)
+    assert [[n for n, _ in rows[p(i)]] for i in range(4)] == [[S2]] * 4
 
 
 def test_a_storage_that_is_lost_for_ever_is_dropped_and_replaced() -> None:

@@ -839,8 +839,8 @@ class MasterBase(ABC):
         """A change has been made: see who has cells (moves)."""
 
     @abstractmethod
-    def may_drop(self, partition: Partition, node: NodeId) -> bool:
-        """Whether that cell can go (moves)."""
+    def may_drop(self, row: Row, node: NodeId) -> bool:
+        """Whether the cell of *node* can go from *row* (moves)."""
 
     @abstractmethod
     def dropped(self, node: NodeId) -> None:

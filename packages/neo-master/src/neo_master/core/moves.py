@@ -251,8 +251,9 @@ class Moves(MasterBase):
                 self.send(peer, Error(ErrorCode.ILLEGAL, text), request)
                 return
         orders, _ = self.last_ordered()
-        only, readable = self.needed_cells(packet.nodes)
-        rest = self.pt.nodes() - set(packet.nodes)
+        going = frozenset(c.node for c in self.changes if isinstance(c, Drop))  # by orders that wait for the table
+        only, readable = self.needed_cells(packet.nodes, going)
+        rest = self.pt.nodes() - set(packet.nodes) - going
         if only:
             text = f"{self.texts(packet.nodes)} has the only complete copy of {len(only)} partitions: "
             text += "drain it; if its disk is lost, no other storage has what was written there"
@@ -269,20 +270,23 @@ class Moves(MasterBase):
             return
         self.send(peer, Error(ErrorCode.ILLEGAL, text), request)
 
-    def needed_cells(self, nodes: tuple[NodeId, ...]) -> tuple[list[Partition], int]:
-        """Return the partitions of which nobody else has an UP_TO_DATE cell, and how many readable cells they have."""
+    def needed_cells(self, nodes: tuple[NodeId, ...], going: frozenset[NodeId]) -> tuple[list[Partition], int]:
+        """Return the partitions of which nobody else has an UP_TO_DATE cell, and how many readable cells they have.
+
+        Those who are *going* have none.
+        """
         only = []
         readable = 0
         for p, row in enumerate(self.pt.rows):
             readable += sum(n in nodes and s.is_readable for n, s in row)
             mine = any(n in nodes for n, _ in row)
-            if mine and not any(s == CellState.UP_TO_DATE and n not in nodes for n, s in row):
+            if mine and not any(s == CellState.UP_TO_DATE and n not in nodes and n not in going for n, s in row):
                 only.append(Partition(p))
         return only, readable
 
-    def may_drop(self, partition: Partition, node: NodeId) -> bool:
-        """Whether the cell of *node* can go: somebody else leads, or can."""
-        return any(n != node and s == CellState.UP_TO_DATE for n, s in self.pt.rows[partition])
+    def may_drop(self, row: Row, node: NodeId) -> bool:
+        """Whether the cell of *node* can go from *row*, as the next table has it: somebody else leads, or can."""
+        return any(n != node and s == CellState.UP_TO_DATE for n, s in row)
 
     def dropped(self, node: NodeId) -> None:
         """It has no cells any more: it is listed no longer, unless it is connected. Moves are planned anew."""

@@ -205,7 +205,7 @@ class Tables(MasterBase):
         """Take the cells of *node* out of the table, where that is possible; then nothing is ordered of it either."""
         for p in self.pt.partitions_of(node):
             row = rows.get(p, self.pt.rows[p])
-            if self.may_drop(p, node):
+            if self.may_drop(row, node):
                 kept = tuple(c for c in row if c.node != node)
                 rows[p] = without_joining(kept) if self.lead_in(row) == node else kept
         orders, replicas = self.new_orders or (self.pt.orders, self.pt.replicas)
