@@ -161,6 +161,20 @@ def test_one_that_cannot_be_started_says_why(rig: Rig) -> None:
         rig.server("echo no such table space; exit 3").start()
 
 
+def test_one_that_is_killed_before_it_answers_is_started_again(rig: Rig) -> None:
+    """Found by nemesis: the storage ended, although nothing was wrong with its server."""
+    server = rig.server(f"if [ ! -e killed ]; then touch killed; kill -9 $$; fi; {LIVES}")
+    server.start()
+    assert [server.pid] == rig.runs()
+    assert "was killed by signal 9; it is started again in 0.2 s" in rig.told[0]
+
+
+def test_one_that_is_always_killed_is_not_waited_for_for_ever(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(managed, "_READY_S", 1.0)
+    with pytest.raises(BackendError, match="does not answer after 1 s"):
+        rig.server("kill -9 $$").start()
+
+
 def test_stop_ends_one_that_does_not_listen(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(managed, "STOP_S", 0.3)
     server = rig.server(DEAF)

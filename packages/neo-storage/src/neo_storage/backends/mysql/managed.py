@@ -35,6 +35,8 @@ _RETRY_MIN_S: Final = 0.2
 _RETRY_MAX_S: Final = 30.0
 _STEADY_S: Final = 60.0
 """A server that has lived so long did not die of how it was started."""
+_KILLED: Final = f"was killed by signal {signal.SIGKILL.value}"
+"""By the kernel that was short of memory, or by a person."""
 _LOG_BYTES: Final = 10 * 2**20
 """A larger log is put aside at the next start of the server; one is kept."""
 _TOLD_BYTES: Final = 2000
@@ -222,7 +224,7 @@ class ManagedServer:
                 how = f"cannot be started: {error}"
             if self._is_stopping:
                 return
-            if not self._is_ready:
+            if not self._is_ready and how != _KILLED:  # who is killed has not failed by itself, and is tried again
                 raise BackendError(f"it {how}{self._said()}")
             if monotonic() - began > _STEADY_S:
                 delay_s = _RETRY_MIN_S
