@@ -83,6 +83,22 @@ def test_what_an_operator_has_set_for_all_sessions_does_not_reach_ours() -> None
     server.give_back(database)
 
 
+def test_limits_of_time_for_others_do_not_reach_our_statements_on_postgresql() -> None:
+    server = PostgreSQL.shared()
+    database = server.new_database()
+    server.execute(f"ALTER DATABASE {database} SET statement_timeout = '200ms'")
+    try:
+        backend = opened(server, database)
+        db = backend.database()
+        with db.errors("asking"):
+            assert db.one(Statement("SELECT 1 FROM pg_sleep(0.5)")) == (1,)
+        db.close()
+        backend.close()
+    finally:
+        server.execute(f"ALTER DATABASE {database} RESET statement_timeout")
+    server.give_back(database)
+
+
 def test_postgresql_without_full_page_writes_is_refused() -> None:
     server = PostgreSQL({"full_page_writes": "off", "fsync": "off"})
     database = server.new_database()

@@ -16,6 +16,9 @@ SESSION: Final = {
     "plan_cache_mode": "force_generic_plan",
     "jit": "off",
     "max_parallel_workers_per_gather": "0",
+    # A limit that the operator has set for others would end a long removal of ours, again and again.
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
     "standard_conforming_strings": "on",
     "client_encoding": "UTF8",
 }

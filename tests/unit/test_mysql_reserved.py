@@ -1,0 +1,68 @@
+"""No name of ours that is not in quotes is a word of MySQL's; MariaDB says it itself, in every other test."""
+
+import re
+from collections.abc import Iterator
+
+from neo_storage.backends import logical
+from neo_storage.backends.dialect import Many, Scan, Statement
+from neo_storage.backends.mysql.queries import QUERIES
+from neo_storage.backends.mysql.schema import DIALECT
+
+WORDS = """
+ACCESSIBLE ADD ALL ALTER ANALYZE AND AS ASC ASENSITIVE BEFORE BETWEEN BIGINT BINARY BLOB BOTH BY CALL CASCADE CASE
+CHANGE CHAR CHARACTER CHECK COLLATE COLUMN CONDITION CONSTRAINT CONTINUE CONVERT CREATE CROSS CUBE CUME_DIST
+CURRENT_DATE CURRENT_TIME CURRENT_TIMESTAMP CURRENT_USER CURSOR DATABASE DATABASES DAY_HOUR DAY_MICROSECOND DAY_MINUTE
+DAY_SECOND DEC DECIMAL DECLARE DEFAULT DELAYED DELETE DENSE_RANK DESC DESCRIBE DETERMINISTIC DISTINCT DISTINCTROW DIV
+DOUBLE DROP DUAL EACH ELSE ELSEIF EMPTY ENCLOSED ESCAPED EXCEPT EXISTS EXIT EXPLAIN FALSE FETCH FIRST_VALUE FLOAT
+FLOAT4 FLOAT8 FOR FORCE FOREIGN FROM FULLTEXT FUNCTION GENERATED GET GRANT GROUP GROUPING GROUPS HAVING HIGH_PRIORITY
+HOUR_MICROSECOND HOUR_MINUTE HOUR_SECOND IF IGNORE IN INDEX INFILE INNER INOUT INSENSITIVE INSERT INT INT1 INT2 INT3
+INT4 INT8 INTEGER INTERSECT INTERVAL INTO IO_AFTER_GTIDS IO_BEFORE_GTIDS IS ITERATE JOIN JSON_TABLE KEY KEYS KILL LAG
+LAST_VALUE LATERAL LEAD LEADING LEAVE LEFT LIKE LIMIT LINEAR LINES LOAD LOCALTIME LOCALTIMESTAMP LOCK LONG LONGBLOB
+LONGTEXT LOOP LOW_PRIORITY MANUAL MASTER_BIND MASTER_SSL_VERIFY_SERVER_CERT MATCH MAXVALUE MEDIUMBLOB MEDIUMINT
+MEDIUMTEXT MIDDLEINT MINUTE_MICROSECOND MINUTE_SECOND MOD MODIFIES NATURAL NOT NO_WRITE_TO_BINLOG NTH_VALUE NTILE NULL
+NUMERIC OF ON OPTIMIZE OPTIMIZER_COSTS OPTION OPTIONALLY OR ORDER OUT OUTER OUTFILE OVER PARALLEL PARTITION
+PERCENT_RANK PRECISION PRIMARY PROCEDURE PURGE QUALIFY RANGE RANK READ READS READ_WRITE REAL RECURSIVE REFERENCES REGEXP
+RELEASE RENAME REPEAT REPLACE REQUIRE RESIGNAL RESTRICT RETURN REVOKE RIGHT RLIKE ROW ROWS ROW_NUMBER SCHEMA SCHEMAS
+SECOND_MICROSECOND SELECT SENSITIVE SEPARATOR SET SHOW SIGNAL SMALLINT SPATIAL SPECIFIC SQL SQLEXCEPTION SQLSTATE
+SQLWARNING SQL_BIG_RESULT SQL_CALC_FOUND_ROWS SQL_SMALL_RESULT SSL STARTING STORED STRAIGHT_JOIN SYSTEM TABLE
+TABLESAMPLE TERMINATED THEN TINYBLOB TINYINT TINYTEXT TO TRAILING TRIGGER TRUE UNDO UNION UNIQUE UNLOCK UNSIGNED UPDATE
+USAGE USE USING UTC_DATE UTC_TIME UTC_TIMESTAMP VALUES VARBINARY VARCHAR VARCHARACTER VARYING VIRTUAL WHEN WHERE WHILE
+WINDOW WITH WRITE XOR YEAR_MONTH ZEROFILL
+"""
+RESERVED = frozenset(WORDS.split())
+"""Of 8.0 to 8.4."""
+
+
+def texts() -> Iterator[str]:
+    """Yield what is said to a server, built for good."""
+    for value in vars(QUERIES).values():
+        match value:
+            case Statement(text, _):
+                yield text
+            case Many():
+                yield value.single
+            case Scan():
+                yield value.rows.text
+            case tuple():
+                yield from (one.text for one in value if isinstance(one, Statement))
+    for table in logical.TABLES:
+        yield from DIALECT.create(table)
+
+
+def names(text: str) -> set[str]:
+    """Return what stands without quotes and in small letters: names, and functions; words of SQL are in capitals.
+
+    >>> sorted(names('SELECT "partition", o.tid FROM obj o'))
+    ['o', 'obj', 'tid']
+    """
+    return set(re.findall(r"[a-z_]\w*", re.sub(r"\"[^\"]*\"|'[^']*'|%s|%%", " ", re.sub(r"\b[A-Z_]+\b", " ", text))))
+
+
+def test_no_name_without_quotes_is_reserved() -> None:
+    found = {name for text in texts() for name in names(text)}
+    assert {"obj", "trans", "tid", "o"} <= found
+    assert {name for name in found if name.upper() in RESERVED} == set()
+
+
+def test_a_reserved_name_would_be_noticed() -> None:
+    assert {"rank", "system"} <= names('SELECT rank, "window" FROM system')
