@@ -8,22 +8,18 @@ Damage anywhere else is an error: a master that has forgotten a promise must not
 import os
 from collections import deque
 from pathlib import Path
-from struct import Struct
 from typing import Final
 
-from neo_common.checksum import CHECKSUM_BYTES, checksum
 from neo_common.errors import BackendError, DataCorrupted, RemoteProtocolError
 from neo_common.runtime.exclusive import ExclusiveLock
 from neo_common.wire.codec import decode, encode
 from neo_master.core.base import Kept
+from neo_master.framing import Damage, framed, payloads
 
 FORMAT: Final = 1
 """Version of the framing and of `Kept`. Who does not know it exactly reads nothing: there is no minimum reader."""
 _NAME: Final = b"NEO-M\x00\x00"
 _MAGIC: Final = _NAME + bytes((FORMAT,))
-_LENGTH: Final = Struct(">II")
-"""The length of a record, and its complement: damage of it is not taken for a record that was being written."""
-_HEAD_BYTES: Final = _LENGTH.size + CHECKSUM_BYTES
 HISTORY_MAX: Final = 32
 """So many former partition tables are kept."""
 _COMPACT_BYTES: Final = 2**20
@@ -132,8 +128,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _record(kept: Kept) -> bytes:
-    payload = encode(kept)
-    return _LENGTH.pack(len(payload), len(payload) ^ 0xFFFFFFFF) + checksum(payload) + payload
+    return framed(encode(kept))
 
 
 def _records(data: bytes, path: Path) -> list[Kept]:
@@ -149,22 +144,12 @@ def _records(data: bytes, path: Path) -> list[Kept]:
     if not data.startswith(_MAGIC):
         raise DataCorrupted(f"{path} is not the journal of a master. {remedy}")
     found: list[Kept] = []
-    offset = len(_MAGIC)
-    while offset < len(data):
-        if offset + _HEAD_BYTES > len(data) or not any(data[offset:]):
-            break  # torn; or the file was longer already, its data not there yet
-        length, complement = _LENGTH.unpack_from(data, offset)
-        if length ^ complement != 0xFFFFFFFF:
-            raise DataCorrupted(f"{path} is damaged at byte {offset}. {remedy}")
-        payload = data[offset + _HEAD_BYTES : offset + _HEAD_BYTES + length]
-        is_whole = checksum(payload) == data[offset + _LENGTH.size : offset + _HEAD_BYTES] and len(payload) == length
-        if not is_whole:
-            if offset + _HEAD_BYTES + length < len(data):
-                raise DataCorrupted(f"{path} is damaged at byte {offset}. {remedy}")
-            break  # torn
-        try:
-            found.append(decode(Kept, payload))
-        except RemoteProtocolError as error:
-            raise DataCorrupted(f"{path} cannot be understood at byte {offset}: {error}. {remedy}") from error
-        offset += _HEAD_BYTES + length
+    try:
+        for offset, payload in payloads(data, len(_MAGIC)):
+            try:
+                found.append(decode(Kept, payload))
+            except RemoteProtocolError as error:
+                raise DataCorrupted(f"{path} cannot be understood at byte {offset}: {error}. {remedy}") from error
+    except Damage as damage:
+        raise DataCorrupted(f"{path} is {damage}. {remedy}") from damage
     return found
