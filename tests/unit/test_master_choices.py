@@ -353,6 +353,19 @@ def test_who_has_gone_on_without_hearing_of_the_choice_stops_recovery(is_later: 
         assert len(r.core.pt.orders.choices) == 2
 
 
+def test_who_is_readmitted_stops_no_later_recovery() -> None:
+    """What it has gone on to is discarded: so the operator has said, and it has not heard of that yet."""
+    chosen = chosen_before(ready=False)
+    chosen = chosen.changed(chosen.version, {}, orders=chosen.orders._replace(readmitted=(S2,)))
+    r = found({S1: chosen, S2: table(T7, ONLY_S2)}, storages=3)
+    r.storages[S2].last = tid_from_time(WALL - 500)
+    again(r, S2)
+    r.storages[S3].table = chosen
+    r.dial(S3)
+    r.tick(5.0)
+    assert r.core.is_running, r.core.reason
+
+
 def test_a_newer_table_that_has_not_heard_of_the_choice_stops_recovery() -> None:
     newer = table(Version(make_epoch(9, M2), Ptid(1)), (*ONLY_S2, (Cell(S2, U), Cell(S3, U))))
     r = found({S2: newer, S1: chosen_before()}, storages=3)

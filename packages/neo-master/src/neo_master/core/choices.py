@@ -80,7 +80,7 @@ class Choices(MasterBase):
         """Return who has gone another way than the newest table, so that recovery cannot tell what counts; or nothing.
 
         What goes on from a choice counts more than what was before it. But not if the choice is unknown to the newest
-        table, or if somebody who had not heard of it has gone on after it.
+        table, or if somebody who had not heard of it has gone on after it, and was not readmitted since.
         """
         line = newest.orders.line
         for table in self.found_updates():
@@ -88,7 +88,7 @@ class Choices(MasterBase):
                 return f"table {table.version} is of another line of history than table {newest.version}"
         for storage, reply in sorted(self.all_replies().items()):
             mine = reply.table.orders.line
-            if reply.table.partitions and mine != line:
+            if reply.table.partitions and mine != line and storage not in newest.orders.readmitted:
                 choice = newest.orders.choices[len(mine)]
                 if reply.last > max(choice.known, tid_from_time(choice.at)):
                     return f"{self.text(storage)} has gone on after table {choice.table} was chosen"
