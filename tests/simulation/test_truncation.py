@@ -46,6 +46,7 @@ def run(name: str, seed: int, fault_count: int) -> bool:
     simulation.begin_scripts()
     simulation.rest()
     world.observers.remove(simulation._observe)  # what is truncated is lost, as it shall be
+    assert world.run(60.0, lambda: quiet(simulation))  # the last commits may be in logs only
     everything = sorted(set().union(*map(held, simulation.storages)))
     cut = everything[(len(everything) - 1) // 2] if len(everything) > 1 else Tid(everything[0] - 1)
     (primary,) = simulation.primaries()
