@@ -19,6 +19,7 @@ from unit import test_master_moves as moves
 from unit import test_master_recovery as recovery
 from unit import test_master_register as register
 from unit import test_master_sessions as sessions
+from unit import test_master_settled as settled
 from unit import test_master_tables as tables
 from unit import test_master_transactions as transactions
 from unit import test_storage_copying as copying
@@ -130,6 +131,13 @@ RULES: Final[dict[str, tuple[Callable[..., None], ...]]] = {
     ),
     "taken_back_held": (register.test_a_promotion_that_is_taken_back_is_held_by_no_master,),
     "values_outlive_removals": (values.test_what_is_emptied_is_forgotten_although_a_vote_relies_on_its_serial,),
+    "unsettled_held": (settled.test_a_commit_that_a_storage_does_not_have_durably_is_not_told,),
+    "old_disk_trusted": (
+        settled.test_a_disk_that_is_older_than_it_was_stops_recovery,
+        settled.test_the_only_copy_is_not_taken_back_into_a_running_cluster_if_its_disk_is_old,
+    ),
+    "any_holding_believed": (settled.test_a_master_that_missed_a_truncation_is_not_believed,),
+    "position_not_durable": (reign.test_only_what_is_durable_of_the_log_is_told,),
     "voters_by_few": (register.test_voters_are_chosen_anew_only_by_all_masters,),
     "young_cell_counts": (register.test_a_cell_whose_promotion_no_majority_holds_does_not_count,),
 }

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from neo_common.ids import Tid
+from neo_common.ids import NO_TID, Tid
 from neo_common.states import CellState
 from neo_common.wire.schema import AnswerTruncate, AskTruncate
 from neo_master.core.truncation import Truncation
@@ -68,6 +68,8 @@ def run(name: str, seed: int, fault_count: int) -> bool:
         copies = [s.disk.backend.state.cells.get(p, {}) for s in simulation.storages if s.node in dict(row)]  # type: ignore[call-overload]  # p is a Partition
         assert all(copy == copies[0] for copy in copies), f"seed {seed}: the copies of {p} differ"
     assert primary.core.tid_floor >= everything[-1], "no tid is ever given again"
+    settled = {d.tid for d in primary.core.holding.above(NO_TID)}
+    assert settled <= expected, f"seed {seed}: masters hold what was cut off"
     return is_cut
 
 

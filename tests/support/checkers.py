@@ -32,6 +32,7 @@ TITLES = {
     13: "an oid is never given twice",
     14: "a client hears of every commit of the others, in the order of tids",
     15: "what is there of a copy is its beginning, with the tids that were given",
+    16: "what masters hold as settled is committed, and keeps its tid for ever",
 }
 
 
@@ -82,6 +83,8 @@ class Oracle:
         """Commits that each client knows."""
         self.oids_given: list[tuple[Oid, int]] = []
         self.last_heard: dict[str, Tid] = {}
+        self.settled: dict[Ttid, Tid] = {}
+        """What a master has held as settled."""
         self.reads = 0
 
     # ---- clients
@@ -261,6 +264,8 @@ class Oracle:
             self.by_tid[tid] = ttid
         check(len(set(new.values())) == len(new), 6, f"recovery gives a tid twice: {sorted(new.values())}")
         self.last_published = max([self.last_published, *new.values()])
+        for ttid, tid in self.settled.items():
+            check(new.get(ttid) == tid, 16, f"{ttid} was settled at {tid:x}, recovery says {new.get(ttid)}")
         for ttid in new:
             self._no_rival(epoch, ttid)
         for ttid, tid in new.items():
@@ -270,6 +275,12 @@ class Oracle:
                     11,
                     f"{ttid} gets {tid:x}, below {new.get(seen, 0):x} of {seen}, which it has seen",
                 )
+
+    def held(self, master: str, ttid: Ttid, tid: Tid) -> None:
+        """A master holds that commit as settled."""
+        truth = self.view.get(self.running, {}).get(ttid)
+        check(truth == tid, 16, f"{master} holds {ttid} at {tid:x}, it is {truth and hex(truth)}")
+        self.settled[ttid] = tid
 
     def give_up(self, kept: Iterable[Ttid], voted: Iterable[Ttid]) -> None:
         """An operator goes on with what few have: of all commits *kept* remain, the others must never come back.
@@ -285,6 +296,7 @@ class Oracle:
             self.failed.pop(ttid, None)
         for known in self.known.values():
             known &= kept
+        self.settled = {t: tid for t, tid in self.settled.items() if t in kept}
 
     # ---- at rest
 

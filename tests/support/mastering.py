@@ -8,8 +8,9 @@ from typing import Final
 from neo_common.core import Send
 from neo_common.ids import Epoch, NodeId
 from neo_common.states import Role, node_id
-from neo_common.wire.schema import HelloNo, Packet
-from neo_master.core.base import Change, Exit, Kept, Store, Stored
+from neo_common.wire.schema import HelloNo, Packet, Page
+from neo_master.core.base import Change, Exit, Kept, Note, Store, Stored
+from neo_master.core.holding import Holding
 from neo_master.core.master import MasterCore
 from neo_master.core.settings import Configured, MasterSettings
 from support.world import Process, World
@@ -31,22 +32,33 @@ class Mastering(Process):
         self.exit: Exit | None = None
         self.disk: Kept | None = None
         """What survives a crash."""
+        self.noted: list[Page] = []
+        """Its notes: a crash may take any number of the last ones."""
         self._writing: list[Store] = []
         super().__init__(world, name, node)
 
     def make_core(self) -> MasterCore:
-        return MasterCore(self.node, self.settings, self.masters, random.Random(self.world.rng.random()), self.disk)
+        holding = Holding()
+        for page in self.noted:
+            holding.take(page)
+        rng = random.Random(self.world.rng.random())
+        return MasterCore(self.node, self.settings, self.masters, rng, self.disk, holding)
 
     def core_died(self) -> None:
         # What was being written may be there or not, the earlier before the later.
         for effect in self._writing[: self.world.rng.randint(0, len(self._writing))]:
             self.disk = effect.kept
         self._writing.clear()
+        # None of the world's numbers, so that seeds keep their meaning.
+        luck = random.Random(self.world.seed * 1_000_003 + len(self.noted))
+        if luck.random() < 0.3:
+            del self.noted[luck.randint(0, len(self.noted)) :]
 
     def lose_disk(self) -> None:
         """The disk is replaced by an empty one."""
         self.crash("its disk is lost")
         self.disk = None
+        self.noted.clear()
 
     def _store(self, effect: Store) -> None:
         self._writing.append(effect)
@@ -116,6 +128,8 @@ class Mastering(Process):
         match effect:
             case Store():
                 self._store(effect)
+            case Note(page):
+                self.noted.append(page)
             case Exit(_, reason):
                 self.exit = effect
                 self.crash(reason)

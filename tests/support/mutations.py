@@ -400,6 +400,11 @@ def _store_nothing(core: MasterCore, original: object, then: Callable[[], None] 
         then()
 
 
+def _settle_at_once(core: MasterCore, original: Callable[..., None], *args: Any) -> None:
+    original(*args)
+    core.fresh.append(core.undurable[-1])
+
+
 def _forget_given_lease(core: MasterCore, original: Callable[[], None]) -> None:
     original()
     core.lease_to = NO_NODE
@@ -519,7 +524,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         "a new lead starts with an empty lock table",
         ("one_1rep", "pair_1rep", "pair_0rep"),
         storage=instead("rebuild", _drop_locks_only, "locks"),
-        first_run=389,
+        first_run=741,
     ),
     "reads_unlocked": Mutation(
         "readCurrent is checked, not locked",
@@ -1045,6 +1050,31 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         "values in memory are still taken for current when something else than a commit has changed the database",
         ("rebuild", "grow"),
         storage=_values(lambda cache: setattr(cache, "clear", lambda: None)),
+        is_rare=True,
+    ),
+    "unsettled_held": Mutation(
+        "masters are told of commits that are not durable everywhere",
+        ("pair_1rep", "one_1rep", "m3_pair"),
+        master=instead("publish", _settle_at_once),
+        kinds=("power", "blackout", "crash"),
+        is_rare=True,
+    ),
+    "old_disk_trusted": Mutation(
+        "recovery does not compare how far a disk has come with what masters know",
+        ("pair_1rep",),
+        master=always("is_older", False),
+        is_rare=True,
+    ),
+    "any_holding_believed": Mutation(
+        "what masters hold is believed although it was cut off, or is of another line of history",
+        ("pair_1rep",),
+        master=instead("held_for", lambda core, original, table: core.holding),
+        is_rare=True,
+    ),
+    "position_not_durable": Mutation(
+        "a storage tells the primary of log records that are not durable",
+        ("pair_1rep",),
+        storage=instead("durable_records", lambda core, original: core.image.position + 1, "ground"),
         is_rare=True,
     ),
     "no_heir": Mutation(

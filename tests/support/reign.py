@@ -28,7 +28,7 @@ from neo_common.ids import (
 from neo_common.model.partition_table import EMPTY, PartitionTable, TableUpdate, whole
 from neo_common.states import CellState, Role, node_id, role_of
 from neo_common.wire import schema as s
-from neo_master.core.base import Exit, Store, Stored
+from neo_master.core.base import Exit, Note, Store, Stored
 from neo_master.core.master import MasterCore
 from neo_master.core.settings import Configured, MasterSettings
 
@@ -81,13 +81,15 @@ class FakeStorage:
         self.last = NO_TID
         self.last_oid = Oid(0)
         self.packed = NO_TID
+        self.position = 10
         self.answers: set[type] = set(ALL_ANSWERS)
 
     def hello(self) -> s.SHello:
         """Return its first word."""
         voted = sorted({s.VotedId(r.ttid, r.attempt, r.parts) for r in self.voted})
         choices = self.table.orders.choices
-        return s.SHello(self.epoch, self.table.version, tuple(voted), choices[-1].id if choices else 0, self.last)
+        choice = choices[-1].id if choices else 0
+        return s.SHello(self.epoch, self.table.version, tuple(voted), choice, self.last, self.position)
 
     def fenced(self) -> s.Fenced:
         """Return all it has."""
@@ -102,6 +104,7 @@ class FakeStorage:
             self.last,
             self.last_oid,
             self.packed,
+            self.position,
         )
 
     def take_table(self, update: TableUpdate) -> None:
@@ -126,7 +129,7 @@ class FakeStorage:
                 self.take_table(update)
                 told = [s.PtOk(self.table.version)]
             case s.Commit():
-                told = [s.CommitOk((packet.ttid,))]
+                told = [s.CommitOk((packet.ttid,), self.position)]
             case s.Seal(ttid, attempt):
                 told = [s.SealOk(ttid, attempt)]
             case s.SAbort(ttid, attempt):
@@ -136,7 +139,7 @@ class FakeStorage:
             case s.AskFate(ttid, parts, _):
                 told = [s.ToldFate(ttid, parts, self.history.get(ttid, NO_TID))]
             case s.Renew(epoch, number):
-                told = [s.Renewed(epoch, number)]
+                told = [s.Renewed(epoch, number, self.position)]
             case s.SetCeilings(ceilings):
                 self.ceilings = ceilings
                 told = [s.CeilingsOk(ceilings)]
@@ -197,6 +200,7 @@ class Reign:
         self.disconnected: list[Disconnect] = []
         self.logs: list[Log] = []
         self.exit: Exit | None = None
+        self.noted: list[s.Page] = []
         self.effects: list[Any] = []
         """Everything, in order."""
         self._events: deque[Any] = deque()
@@ -256,6 +260,8 @@ class Reign:
                 self.logs.append(effect)
             case Store(number):
                 self._events.append(Stored(number))
+            case Note(page):
+                self.noted.append(page)
             case Exit():
                 self.exit = effect
             case _:

@@ -42,6 +42,7 @@ from neo_common.wire.schema import (
     Vote,
     Welcome,
 )
+from neo_master.core.base import Note
 from neo_master.core.settings import Configured, MasterSettings
 from neo_storage.core.events import Exit
 from neo_storage.core.settings import StorageSettings
@@ -259,6 +260,9 @@ class Simulation:
         if isinstance(process, Mastering):
             if isinstance(effect, Send):
                 self._master_sends(process, effect)
+            elif isinstance(effect, Note):
+                for decision in (*effect.page.newest, *effect.page.unheard):
+                    self.oracle.held(process.name, decision.ttid, decision.tid)
         elif isinstance(process, Application):
             self._client_does(process, effect)
         elif isinstance(effect, Exit):

@@ -418,6 +418,7 @@ def found(master: FakeMaster) -> AnswerRecovery:
         behind=(),
         stale=(),
         lost=(Partition(3),),
+        older=(S2,),
         last=Tid(LAST - 2**33),
         known=LAST,
         decisions=(decision,),
@@ -438,6 +439,7 @@ def test_recovery_shows_every_table_and_what_it_would_lose(master: FakeMaster) -
     assert "Storages that are there: S1 (s1)." in result.out
     assert f"table {VERSION}, the newest" in result.out
     assert "readable  on S1 (s1); missing: S2 (s2)" in result.out
+    assert "older     S2 (s2): there with less on disk than it had" in result.out
     assert "in partitions 0-1, 5" in result.out
     assert "gone      partitions 3: no cell is there (--empty)" in result.out
     assert "2 of 3 masters do not hear of a choice" in result.out

@@ -10,8 +10,9 @@ from shutil import copytree
 import pytest
 
 from neo_common.errors import BackendError
-from neo_master import journal
+from neo_master import journal, notes
 from neo_master.journal import Journal
+from neo_master.notes import Notes
 from neo_storage.backends import logical
 from neo_storage.backends.migration import MIGRATIONS
 from neo_storage.backends.sqlite.backend import SqliteBackend
@@ -19,12 +20,13 @@ from neo_storage.core import log_format
 from neo_storage.log_files import OsLogFiles
 from neo_storage.vote_log import VoteLog
 from support.formats import golden, sample
-from support.formats.describe import contents, journal_record, log_records, plain, schema
+from support.formats.describe import contents, journal_record, log_records, notes_record, plain, schema
 from support.memory_backend import MemoryBackend
 
 DATABASES = range(1, logical.FORMAT + 1)
 LOGS = range(1, log_format.FORMAT + 1)
 JOURNALS = range(1, journal.FORMAT + 1)
+NOTES = range(1, notes.FORMAT + 1)
 CHANGED = (
     "This is another format than the golden files have. Give it a number of its own (FORMAT) and a way to read the"
     " older ones, and run `python -m support.formats` in tests/; see docs/backends.md, Formats"
@@ -41,6 +43,10 @@ def test_records_of_the_vote_log_have_not_changed_without_a_new_format() -> None
 
 def test_record_of_a_journal_has_not_changed_without_a_new_format() -> None:
     assert journal_record() == (golden.journal_folder() / "records.txt").read_text(), CHANGED
+
+
+def test_record_of_notes_has_not_changed_without_a_new_format() -> None:
+    assert notes_record() == (golden.notes_folder() / "records.txt").read_text(), CHANGED
 
 
 def test_every_older_format_has_a_migration() -> None:
@@ -104,6 +110,20 @@ def test_golden_journal_is_read_and_written(number: int, tmp_path: Path) -> None
     found.close()
     found = Journal(tmp_path / "m1")
     assert found.kept == last
+    found.close()
+
+
+@pytest.mark.parametrize("number", NOTES)
+def test_golden_notes_are_read_and_written(number: int, tmp_path: Path) -> None:
+    copytree(golden.notes_folder(number), tmp_path / "m1")
+    found = Notes(tmp_path / "m1")
+    assert found.dropped > 0
+    assert golden.notes_contents(found.holding().pages()) == (golden.notes_folder(number) / "contents.txt").read_text()
+    (*_, last) = sample.pages()
+    found.write([last])
+    found.close()
+    found = Notes(tmp_path / "m1")
+    assert golden.notes_contents(found.holding().pages()) == golden.notes_contents(sample.pages())
     found.close()
 
 

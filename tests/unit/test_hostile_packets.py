@@ -42,7 +42,7 @@ def test_client_cannot_depose_the_primary_with_an_epoch_that_cannot_be(number: i
 
 def test_storage_cannot_either() -> None:
     r = Reign().run()
-    r.say(S1, s.SHello(make_epoch(2**39, M1), r.core.pt.version, (), 0, NO_TID))
+    r.say(S1, s.SHello(make_epoch(2**39, M1), r.core.pt.version, (), 0, NO_TID, 0))
     assert was_cut(r, S1)
 
 

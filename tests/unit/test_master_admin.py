@@ -82,7 +82,7 @@ def test_stop_waits_for_what_is_in_flight() -> None:
     r.commit(C1)
     r.ask(A1, s.AskStop("x"))
     assert not r.to(S1, s.Stop)
-    r.say(S2, s.CommitOk((r.ttid(C1),)))
+    r.say(S2, s.CommitOk((r.ttid(C1),), 10))
     r.tick()
     assert r.to(S1, s.Stop)
 

@@ -113,7 +113,7 @@ def test_lease_counts_from_when_the_renew_was_sent() -> None:
     sent, number = r.monotonic, r.core.renew_number
     first = r.core.renews[number]
     r.tick(1.5)
-    r.say(S1, s.Renewed(r.core.epoch, number))
+    r.say(S1, s.Renewed(r.core.epoch, number, 10))
     assert r.core.lease_until[S1] <= first + 3.0
     assert first <= sent
 

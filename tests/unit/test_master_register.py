@@ -73,7 +73,7 @@ class Majority(Reign):
                 self.registers[master] = new
                 return [s.Held(new.epoch, new.number, self.memories[master])]
             case s.Renew(epoch, number):
-                return [s.Renewed(epoch, number)]
+                return [s.Renewed(epoch, number, 0)]
         return []
 
     def found(self, tables: dict[NodeId, PartitionTable]) -> None:

@@ -109,7 +109,7 @@ def test_mark_waits_for_every_written_cell_and_the_client() -> None:
     tid = r.commit(C1)
     r.say(C1, s.Heard(tid))
     assert r.core.durable == before
-    r.say(S2, s.CommitOk((r.ttid(C1),)))
+    r.say(S2, s.CommitOk((r.ttid(C1),), 10))
     assert r.core.durable == tid
     assert r.ttid(C1) not in r.core.decided
 
@@ -173,9 +173,9 @@ def test_finish_durable_answers_when_the_commit_is_durable_everywhere() -> None:
     slow(r, s.Commit)
     tid = r.commit(C1)
     assert r.to(C2, s.Invalidate)
-    r.say(S1, s.CommitOk((r.ttid(C1),)))
+    r.say(S1, s.CommitOk((r.ttid(C1),), 10))
     assert not r.to(C1, s.Finished)
-    r.say(S2, s.CommitOk((r.ttid(C1),)))
+    r.say(S2, s.CommitOk((r.ttid(C1),), 10))
     assert [f.tid for f in r.to(C1, s.Finished)] == [tid]
 
 
@@ -187,7 +187,7 @@ def test_finish_durable_keeps_the_order_of_tids_for_each_client() -> None:
     assert r.ask(C1, s.AskLast()) is None
     for counter, client in ((1, C1), (1, C2)):
         for storage in (S1, S2):
-            r.say(storage, s.CommitOk((r.ttid(client, counter),)))
+            r.say(storage, s.CommitOk((r.ttid(client, counter),), 10))
     kinds = [type(x).__name__ for x in r.sent[C1]]
     assert kinds == ["Finished", "Invalidate", "AnswerLast"]
 
@@ -390,14 +390,14 @@ def test_import_begins_and_ends_when_what_was_committed_is_durable() -> None:
     assert (C1, 9) not in r.answered
     r.say(C2, r.finish(C2, 2))
     assert r.to(C2, s.Aborted), "others read only from now on"
-    r.say(S2, s.CommitOk((r.ttid(C2),)))
+    r.say(S2, s.CommitOk((r.ttid(C2),), 10))
     assert isinstance(r.answered[C1, 9], s.AnswerImport)
     given = Tid(r.core.last + 10)
     r.commit(C1, given_tid=given)
     r.feed(Received(C1, s.AskImport(False), 10))
     assert (C1, 10) not in r.answered
     assert r.core.state is ClusterState.IMPORTING
-    r.say(S2, s.CommitOk((r.ttid(C1),)))
+    r.say(S2, s.CommitOk((r.ttid(C1),), 10))
     assert r.answered[C1, 10] == s.AnswerImport(given)
     assert r.core.state is ClusterState.RUNNING
 

@@ -17,6 +17,7 @@ from neo_storage.core.log_records import (
     LogClear,
     LogCommit,
     LogCopy,
+    LogEpoch,
     LogIdentity,
     LogRecord,
     LogStored,
@@ -188,6 +189,16 @@ def test_replay_takes_votes_that_the_back_end_is_past() -> None:
     assert lacking == []
     assert image.record(ttid(), P0) is not None
     assert image.tombstones == {ttid(counter=2): 1}
+
+
+def test_epochs_at_the_end_of_a_log_are_not_counted_after_a_restart_either() -> None:
+    """Whether the back end has them already or not."""
+    records = list(enumerate((commit(), LogEpoch(Epoch(5)), commit(tid=T2), LogEpoch(Epoch(6)), LogEpoch(Epoch(7)))))
+    for applied in (-1, 2, 3, 4):
+        backend = MemoryBackend()
+        kept = backend.open()._replace(position=applied)
+        image, _ = replay(kept, records, MemorySpool())
+        assert [image.length(position) for position in range(-1, 5)] == [0, 1, 1, 3, 3, 3]
 
 
 def test_replay_does_not_take_the_back_end_back() -> None:

@@ -1,6 +1,6 @@
 """Lease, fencing, start, coming back."""
 
-from neo_common.ids import NO_EPOCH, NO_NODE, NO_TID, Epoch, NodeId, Partition, Seconds
+from neo_common.ids import NO_EPOCH, NO_NODE, NO_TID, Epoch, NodeId, Partition, Seconds, make_epoch
 from neo_common.model.orders import Choice, Orders
 from neo_common.model.partition_table import PartitionTable, whole
 from neo_common.states import CellState, Role, node_id
@@ -65,11 +65,12 @@ LATER = table(((S1, U),), ((S1, U),), epoch=E2)
 def test_new_storage_greets_and_is_fenced() -> None:
     rig = Rig()
     assert only(rig.connect(M1), SHello) == SHello(
-        NO_EPOCH, rig.core.image.table.version, (), 0, rig.core.image.last_tid
+        NO_EPOCH, rig.core.image.table.version, (), 0, rig.core.image.last_tid, 0
     )
     assert rig.receive(M1, Fence(E1)) == []
     fenced = only(rig.flush(), Fenced, M1)
     assert (fenced.epoch, fenced.cluster_id, fenced.table.rows) == (E1, bytes(16), ())
+    assert (fenced.position, rig.core.image.position) == (0, 0), "an epoch is no step forward"
 
 
 def test_id_given_by_a_master_is_kept() -> None:
@@ -202,10 +203,37 @@ def test_other_master_waits_for_the_end_of_the_lease() -> None:
     assert only(rig.flush(), Fenced, M2)
 
 
+def test_a_disk_that_waits_in_recovery_does_not_seem_to_go_on() -> None:
+    """Each epoch is a record; after as many as it lacks, an old copy would be taken for the disk that it was."""
+    rig = Rig(settings=LEASE).serve()
+    rig.flush()
+    had = rig.core.ground.durable_records()
+    assert had > 1
+    rig.tick(10.0)
+    for number in range(5, 9):
+        rig.receive(M1, Fence(make_epoch(number, M1)))
+        assert only(rig.flush(), Fenced, M1).position == had
+    assert rig.core.image.position > had
+    rig.connect(M2)
+    assert rig.core.image.length(rig.core.image.position) == had
+
+
+def test_only_what_is_durable_of_the_log_is_told() -> None:
+    """The primary takes a disk with less for one that has lost something."""
+    rig = Rig(settings=LEASE).serve()
+    durable = rig.core.ground.durable + 1
+    rig.receive(C1, vote(write(0)))
+    assert rig.core.image.position + 1 > durable
+    assert only(rig.receive(M1, Renew(E1, 17)), Renewed).position == durable
+    rig.flush()
+    assert only(rig.receive(M1, Renew(E1, 18)), Renewed).position == rig.core.image.position + 1
+
+
 def test_lease_is_renewed() -> None:
     rig = Rig(settings=LEASE).serve()
     rig.tick(3.0)
-    assert only(rig.receive(M1, Renew(E1, 17)), Renewed) == Renewed(E1, 17)
+    durable = rig.core.ground.durable + 1
+    assert only(rig.receive(M1, Renew(E1, 17)), Renewed) == Renewed(E1, 17, durable)
     rig.tick(3.0)
     assert not other_master(rig)
 

@@ -26,6 +26,7 @@ def main() -> None:
         (golden.database_folder(), make_databases),
         (golden.log_folder(), golden.make_log),
         (golden.journal_folder(), golden.make_journal),
+        (golden.notes_folder(), golden.make_notes),
     ):
         if folder.exists() and is_again:
             shutil.rmtree(folder)

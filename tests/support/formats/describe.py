@@ -5,7 +5,7 @@ from hashlib import sha256
 
 from neo_common.ids import Oid, Tid
 from neo_common.wire.layout import Layout, Wire, layout_of
-from neo_common.wire.schema import PIECE_BYTES, Data
+from neo_common.wire.schema import PIECE_BYTES, Data, Page
 from neo_master.core.base import Kept as MasterKept
 from neo_storage.backends import logical
 from neo_storage.backends.base import Backend, Kept, RangeReader
@@ -87,6 +87,11 @@ def log_records() -> str:
 def journal_record() -> str:
     """Return how the records of a master's journal are coded."""
     return _shape(layout_of(MasterKept)) + "\n"
+
+
+def notes_record() -> str:
+    """Return how the records of a master's notes are coded."""
+    return _shape(layout_of(Page)) + "\n"
 
 
 def _shape(layout: Layout) -> str:

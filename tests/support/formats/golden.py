@@ -1,12 +1,16 @@
 """The golden files: where they are, how they are made and read. One folder for each format that ever was."""
 
 import gzip
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from neo_master import journal
+from neo_common.wire.schema import Page
+from neo_master import journal, notes
+from neo_master.core.holding import Holding
 from neo_master.journal import Journal
+from neo_master.notes import Notes
 from neo_storage.backends import logical
 from neo_storage.backends.sqlite.backend import SqliteBackend
 from neo_storage.core import log_format
@@ -14,7 +18,7 @@ from neo_storage.core.log_records import LogRecord
 from neo_storage.log_files import OsLogFiles
 from neo_storage.vote_log import VoteLog
 from support.formats import sample
-from support.formats.describe import contents, journal_record, log_records, plain, schema
+from support.formats.describe import contents, journal_record, log_records, notes_record, plain, schema
 from support.log_scripts import record
 from support.memory_backend import MemoryBackend
 
@@ -37,6 +41,11 @@ def log_folder(number: int = log_format.FORMAT) -> Path:
 def journal_folder(number: int = journal.FORMAT) -> Path:
     """Return the folder of that format of masters' journals."""
     return FOLDER / f"journal-{number}"
+
+
+def notes_folder(number: int = notes.FORMAT) -> Path:
+    """Return the folder of that format of masters' notes."""
+    return FOLDER / f"notes-{number}"
 
 
 def make_database(folder: Path) -> None:
@@ -89,6 +98,28 @@ def make_journal(folder: Path) -> None:
     (folder / "lock").unlink()
     data = (folder / "journal").read_bytes()
     (folder / "journal").write_bytes(data[:-10])
+
+
+def make_notes(folder: Path) -> None:
+    """Write the notes of a master, the last page torn."""
+    folder.mkdir(parents=True)
+    (folder / "records.txt").write_text(notes_record())
+    pages = sample.pages()
+    (folder / "contents.txt").write_text(notes_contents(pages[:-1]))
+    made = Notes(folder)
+    for page in pages:
+        made.write([page])
+    made.close()
+    data = (folder / "settled").read_bytes()
+    (folder / "settled").write_bytes(data[:-10])
+
+
+def notes_contents(pages: Iterable[Page]) -> str:
+    """Return what is held after these pages."""
+    holding = Holding()
+    for page in pages:
+        holding.take(page)
+    return "".join(f"{plain(page)}\n" for page in holding.pages())
 
 
 def log_contents(records: list[LogRecord]) -> str:

@@ -4,11 +4,22 @@ from collections.abc import Iterator
 from typing import Final
 
 from neo_common.compression import make_data
-from neo_common.ids import NO_TID, Epoch, NodeId, Oid, Partition, Ptid, Tid, Version, make_epoch
+from neo_common.ids import NO_TID, Epoch, NodeId, Oid, Partition, Ptid, Session, Tid, Ttid, Version, make_epoch
 from neo_common.model.balance import first_table
 from neo_common.model.partition_table import Cell, PartitionTable, whole
 from neo_common.states import CellState, Role, node_id
-from neo_common.wire.schema import PIECE_BYTES, Ceilings, Compression, Data, Decision, Metadata, Tombstone, Write
+from neo_common.wire.schema import (
+    PIECE_BYTES,
+    Ceilings,
+    Compression,
+    Data,
+    Decision,
+    DiskMark,
+    Metadata,
+    Page,
+    Tombstone,
+    Write,
+)
 from neo_master.core.base import NOTHING_HELD, Kept
 from neo_storage.backends.base import (
     ApplyAbort,
@@ -83,4 +94,15 @@ def journal_records() -> list[Kept]:
         table = first_table([NodeId(0x01000001), NodeId(0x01000002)], 5, 1, Version(epoch, Ptid(number)))
         held = NOTHING_HELD._replace(epoch=epoch, table=whole(table), ceilings=Ceilings(Tid(number << 40), Oid(number)))
         found.append(Kept(bytes(range(16)), epoch, held))
+    return found
+
+
+def pages() -> list[Page]:
+    """Return what a master notes in the course of three reigns: of the second line of history nothing is left over."""
+    found = []
+    for number in range(1, 6):
+        version = Version(make_epoch(1 + number // 2, node_id(Role.MASTER, 1)), Ptid(number))
+        disks = tuple(DiskMark(NodeId(0x01000000 + n), number << 8) for n in (1, 2))
+        held = tuple(Decision(Ttid(Session(number), n), n, Tid(number << 40 | n), PARTITIONS[:n]) for n in range(1, 4))
+        found.append(Page(version, number // 3, number == 3, disks, held[:2], held[2:]))
     return found

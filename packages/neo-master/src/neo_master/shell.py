@@ -1,7 +1,9 @@
 """A master on sockets: the shell around `MasterCore`. It decides nothing."""
 
+import logging
 from pathlib import Path
 from random import SystemRandom
+from typing import Final
 
 from gevent.event import Event
 from gevent.threadpool import ThreadPool
@@ -9,18 +11,22 @@ from gevent.threadpool import ThreadPool
 from neo_common.config.sections import Config
 from neo_common.core import Accept, Left, Park, Refuse
 from neo_common.credentials import NO_CREDENTIALS, Credentials
-from neo_common.ids import NO_EPOCH
+from neo_common.ids import NO_EPOCH, NO_VERSION
 from neo_common.runtime.connection import Connection
 from neo_common.runtime.limits import shell_limits_of
 from neo_common.runtime.shell import Shell
 from neo_common.states import Role
-from neo_common.wire.schema import PROTOCOL_VERSION, Hello, HelloOk
+from neo_common.wire.schema import PROTOCOL_VERSION, Hello, HelloOk, Page
 from neo_common.wire.session import Ended, SessionEvent
-from neo_master.core.base import Exit, Store, Stored, Terminate
+from neo_master.core.base import Exit, Note, Store, Stored, Terminate
 from neo_master.core.master import MasterCore
 from neo_master.core.settings import Configured, MasterSettings
 from neo_master.journal import Journal
+from neo_master.notes import Notes
 
+log = logging.getLogger("neo.master")
+_PAGES_MAX: Final = 1000
+"""Pages that wait for the disk: a quarter of an hour. Then all that was noted is forgotten, rather than part of it."""
 DEBUG_CAPABILITY = "debug"
 """An admin that says so wants `AskDebug` of this very master, primary or not."""
 
@@ -63,8 +69,13 @@ class MasterShell(Shell):
         self._journal = Journal(Path(me.directory))
         self._to_store: Store | None = None
         """The newest `Store`: it makes those before it durable too."""
-        self._has_to_store = Event()
-        core = MasterCore(me.node, settings_of(config), masters, rng, self._journal.kept)
+        self._notes = Notes(Path(me.directory))
+        if self._notes.dropped:
+            log.warning("notes: %d bytes at the end cannot be read, and are dropped", self._notes.dropped)
+        self._to_note: list[Page] = []
+        self._is_writing = False
+        self._has_to_write = Event()
+        core = MasterCore(me.node, settings_of(config), masters, rng, self._journal.kept, self._notes.holding())
         us = Hello(
             PROTOCOL_VERSION,
             PROTOCOL_VERSION,
@@ -104,7 +115,12 @@ class MasterShell(Shell):
         match effect:
             case Store():
                 self._to_store = effect
-                self._has_to_store.set()
+                self._has_to_write.set()
+            case Note(page):
+                if len(self._to_note) >= _PAGES_MAX:
+                    self._to_note = [Page(NO_VERSION, 0, True, (), (), ())]
+                self._to_note.append(page)
+                self._has_to_write.set()
             case Exit():
                 self.stop(effect.status, effect.reason)
             case _:
@@ -114,16 +130,24 @@ class MasterShell(Shell):
         """Make durable what the core orders, on a native thread. What cannot be written stops the daemon."""
         threads = ThreadPool(1)
         while True:
-            self._has_to_store.wait()
-            self._has_to_store.clear()
-            order = self._to_store
-            assert order is not None
-            threads.apply(self._journal.write, (order.kept,))
-            self.post(Stored(order.number))
+            self._has_to_write.wait()
+            self._has_to_write.clear()
+            self._is_writing = True
+            order, self._to_store = self._to_store, None
+            if order is not None:
+                threads.apply(self._journal.write, (order.kept,))
+                self.post(Stored(order.number))
+            pages, self._to_note = self._to_note, []
+            if pages:
+                threads.apply(self._notes.write, (pages,))
+            self._is_writing = False
 
     def close(self) -> None:
         """Say goodbye, close the journal."""
         super().close()
+        if self._to_note and not self._is_writing:
+            self._notes.write(self._to_note)
+        self._notes.close()
         self._journal.close()
 
     def terminate(self, reason: str) -> None:

@@ -41,6 +41,7 @@ def found_json(table: FoundTable) -> dict[str, Any]:
         "left_behind": [node_text(n) for n in table.behind],
         "stale_partitions": list(table.stale),
         "lost_partitions": list(table.lost),
+        "older_disks": [node_text(n) for n in table.older],
         "last_tid": hex_id(table.last),
         "known_tid": hex_id(table.known),
         "lost_commits": [{"tid": hex_id(d.tid), "partitions": list(d.parts)} for d in table.decisions],
@@ -113,6 +114,9 @@ def loss_lines(table: FoundTable, labels: Labels, now: float) -> list[str]:
         lines.append(f"lost      {table.votes} transactions that are voted and not decided")
     if table.missing:
         lines.append(f"lost      what was committed on {names(table.missing, labels)} alone: nobody there knows of it")
+    if table.older:
+        text = "there with less on disk than it had: an old copy, or lost writes. Put the right disk back, or choose"
+        lines.append(f"older     {names(table.older, labels)}: {text}")
     if table.stale:
         lines.append(f"old       partitions {numbers(table.stale)}: only cells that are not up to date (--stale)")
     if table.lost:

@@ -1240,6 +1240,8 @@ class SHello(NamedTuple):
     """The last choice of an operator that its table carries; 0 if there is none."""
     last: Tid
     """The highest tid in its database."""
+    position: U64
+    """How many records its vote log has had, as in Fenced, durable or not."""
 
 
 @_notify(0x0402, (M,), (S,))
@@ -1267,6 +1269,9 @@ class Fenced(NamedTuple):
     """The highest oid in its database."""
     packed: Tid
     """The tid of the last pack order."""
+    position: U64
+    """How many durable records its vote log has had, from the first one on, without the epochs at its end: it never
+    shrinks."""
 
 
 @_notify(0x0404, (M,), (S,))
@@ -1343,6 +1348,8 @@ class CommitOk(NamedTuple):
     """These commits are durable here."""
 
     ttids: tuple[Ttid, ...]
+    position: U64
+    """How many records of the vote log are durable, as in Fenced."""
 
 
 @_notify(0x040C, (M,), (S,))
@@ -1455,6 +1462,8 @@ class Renewed(NamedTuple):
 
     epoch: Epoch
     number: U64
+    position: U64
+    """How many records of a storage's vote log are durable, as in Fenced; 0 from a master."""
 
 
 @_notify(0x0418, (M,), (S, M))
@@ -1679,6 +1688,38 @@ class Held(NamedTuple):
     epoch: Epoch
     number: U64
     memory: Bytes16
+
+
+class DiskMark(NamedTuple):
+    """So many records of the vote log of a storage were durable: a disk that has fewer has lost what it had."""
+
+    node: NodeId
+    position: U64
+
+
+class Page(NamedTuple):
+    """Some of what masters hold of the past (docs/masters.md, "What is settled"). Also a record in a file of theirs."""
+
+    version: Version
+    """The newest partition table when this was told."""
+    choice: U64
+    """The last choice of an operator that this table carries; 0 if there is none."""
+    is_first: bool
+    """Whether all that was held before is to be forgotten."""
+    disks: tuple[DiskMark, ...]
+    """Of every storage with readable cells; instead of those held before."""
+    newest: tuple[Decision, ...]
+    """Settled commits, in the order of their tids."""
+    unheard: tuple[Decision, ...]
+    """Settled commits whose client was not seen to hear of them, in the order of their tids."""
+
+
+@_notify(0x0507, (M,), (M,))
+class Settle(NamedTuple):
+    """The primary to another master: hold this too, at leisure. A master to a claimant, before it promises: I do."""
+
+    epoch: Epoch
+    page: Page
 
 
 @_notify(0x0501, (M,), (M,))
@@ -1964,12 +2005,15 @@ class FoundTable(NamedTuple):
     """Partitions of which only cells that are not up to date are there."""
     lost: tuple[Partition, ...]
     """Partitions of which no cell is there."""
+    older: tuple[NodeId, ...]
+    """Storages that are there with less on their disks than they had: masters know it. They count as missing."""
     last: Tid
     """The highest tid that would be kept."""
     known: Tid
     """The highest tid that anybody knows of. If it is above `last`, what is between would be lost."""
     decisions: tuple[Decision, ...]
-    """Commits that storages tell which would be left behind, and no other has; at most 100, oldest first."""
+    """Commits that would be lost, as those storages tell which would be left behind, or masters; at most 100, oldest
+    first."""
     votes: U32
     """Transactions that only those have voted, and that are not decided."""
 

@@ -175,6 +175,7 @@ class Admin(MasterBase):
             if self.in_flight():
                 text = f"stops with {self.in_flight()} transactions in flight: the next start decides about them"
                 self.log(WARNING, text)
+            self.spread()
             self.stop_told = set(self.peers(Role.STORAGE))
             self.stop_deadline = Seconds(self.now.monotonic + self.settings.stop_s)
             self.lease_until.clear()

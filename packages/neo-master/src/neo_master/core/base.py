@@ -45,6 +45,7 @@ from neo_common.wire.schema import (
     NodeInfo,
     NodeScrub,
     Packet,
+    Page,
     Promised,
     Register,
     SHello,
@@ -52,6 +53,7 @@ from neo_common.wire.schema import (
     StorageState,
     Voter,
 )
+from neo_master.core.holding import NEWEST_MAX, UNHEARD_MAX, Holding
 from neo_master.core.settings import Configured, MasterSettings
 
 DEBUG: Final = 10
@@ -102,13 +104,19 @@ class Stored(NamedTuple):
     number: int
 
 
+class Note(NamedTuple):
+    """Write that page behind those before it, at leisure: nothing waits for it."""
+
+    page: Page
+
+
 class Terminate(NamedTuple):
     """Event: this process is asked to end (SIGTERM)."""
 
     reason: str
 
 
-Effect = Send | Disconnect | Accept | Park | Refuse | Log | Store | Exit
+Effect = Send | Disconnect | Accept | Park | Refuse | Log | Store | Note | Exit
 
 
 class Place(Enum):
@@ -284,6 +292,7 @@ class MasterBase(ABC):
         masters: Sequence[Configured],
         rng: Chance,
         kept: Kept | None = None,
+        holding: Holding | None = None,
     ) -> None:
         self.me: Final = me
         self.settings: Final = settings
@@ -324,6 +333,8 @@ class MasterBase(ABC):
         self.register_table: PartitionTable = (
             self.register.table.apply(EMPTY) if self.register.table.partitions else EMPTY
         )
+        self.holding = holding or Holding()
+        """What is settled, as far as this master was told."""
         self.store_number = 0
         self.when_stored: deque[tuple[int, Callable[[], None]]] = deque()
         """What waits for a `Store`, oldest first."""
@@ -500,6 +511,22 @@ class MasterBase(ABC):
         """Until when leases are known to be a cover; 0 when that must be looked at."""
         self.rows_key: object = None
         self.rows_found: frozenset[frozenset[NodeId]] = frozenset()
+
+        # -- what is settled
+        self.fresh: deque[Decision] = deque(maxlen=NEWEST_MAX)
+        """Commits that the durable mark has passed since masters were told."""
+        self.fresh_unheard: deque[Decision] = deque(maxlen=UNHEARD_MAX)
+        """Those of them whose client was not seen to hear."""
+        self.settle_at = Seconds(0.0)
+        self.positions: dict[NodeId, int] = {}
+        """How many log records each storage with readable cells has, durably."""
+        self.informed: set[NodeId] = set()
+        """Masters that were told all that is held, over their connection."""
+        self.offered: dict[NodeId, Holding] = {}
+        """What the others have told that they hold."""
+        self.older: frozenset[NodeId] = frozenset()
+        """Storages there whose disks are older than they were, as recovery has found."""
+        self.older_told: frozenset[NodeId] = frozenset()
 
         # -- recovery
         self.starts: dict[NodeId, Start] = {}
@@ -756,6 +783,58 @@ class MasterBase(ABC):
     @abstractmethod
     def is_quorum(self) -> bool:
         """Whether there are masters enough for a majority to outlive one of them (register)."""
+
+    @abstractmethod
+    def master_of(self, epoch: Epoch) -> NodeId:
+        """Return the master that reigns, or would, under *epoch* (register)."""
+
+    @abstractmethod
+    def begin_holding(self, table: PartitionTable, former: PartitionTable) -> None:
+        """A reign begins: hold what was settled before (settled)."""
+
+    @abstractmethod
+    def spread(self) -> None:
+        """Have masters hold what was settled (settled)."""
+
+    @abstractmethod
+    def disk_told(self, storage: NodeId, position: int) -> None:
+        """So many log records of a storage are durable (settled)."""
+
+    @abstractmethod
+    def disks_changed(self) -> None:
+        """A table is stable: only disks with readable cells count (settled)."""
+
+    @abstractmethod
+    def offer(self, master: NodeId) -> None:
+        """Tell a claimant what is held here (settled)."""
+
+    @abstractmethod
+    def check_offered(self, master: NodeId, packet: Promised) -> None:
+        """The promise ends what that master offers (settled)."""
+
+    @abstractmethod
+    def settled_decision(self, ttid: Ttid) -> Decision | None:
+        """Return what became of a transaction, if it is known to be settled (settled)."""
+
+    @abstractmethod
+    def older_disks(self, table: PartitionTable) -> frozenset[NodeId]:
+        """Return the storages there whose disks are older than they were (settled)."""
+
+    @abstractmethod
+    def older_text(self, storages: Iterable[NodeId]) -> str:
+        """Return what is wrong with those disks (settled)."""
+
+    @abstractmethod
+    def last_held(self, table: PartitionTable) -> Tid:
+        """Return the highest tid of a settled commit that is held (settled)."""
+
+    @abstractmethod
+    def is_older(self, position: int, known: int) -> bool:
+        """Whether a disk with so many records is older than one that had *known* (settled)."""
+
+    @abstractmethod
+    def missing_commits(self, table: PartitionTable, best: dict[Partition, Tid]) -> list[Decision]:
+        """Return the settled commits that are missing there (settled)."""
 
     @abstractmethod
     def send_starts(self) -> None:

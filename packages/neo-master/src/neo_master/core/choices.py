@@ -118,24 +118,29 @@ class Choices(MasterBase):
         replies = self.all_replies()
         return [n for n in table.readable(partition) if n in there and replies[n].table.partitions]
 
-    def stale_there(self, table: PartitionTable, partition: Partition, there: Iterable[NodeId]) -> list[NodeId]:
-        """Return the other cells of a row that are there, the one that is likely to have most first."""
+    def stale_there(
+        self, table: PartitionTable, partition: Partition, there: Iterable[NodeId], older: frozenset[NodeId]
+    ) -> list[NodeId]:
+        """Return the other cells of a row that are there, the one that is likely to have most first.
+
+        Those that should be readable are among them if their disks are *older* than they were.
+        """
         replies = self.all_replies()
         found = [
             (state == _C, -replies[n].last, n)
             for n, state in table.rows[partition]
-            if n in there and not state.is_readable and is_cell_of(replies[n], partition, n)
+            if n in there and (n in older or not state.is_readable) and is_cell_of(replies[n], partition, n)
         ]
         return [n for _, _, n in sorted(found)]
 
     def kinds(self, table: PartitionTable, there: Iterable[NodeId]) -> Kind:
         """Return the partitions without a readable cell there."""
-        there = set(there)
+        there, older = set(there), self.older_disks(table)
         stale: list[Partition] = []
         lost: list[Partition] = []
         for p in map(Partition, range(table.partitions)):
-            if not self.readable_there(table, p, there):
-                (stale if self.stale_there(table, p, there) else lost).append(p)
+            if not self.readable_there(table, p, there - older):
+                (stale if self.stale_there(table, p, there, older) else lost).append(p)
         return Kind(tuple(stale), tuple(lost))
 
     # ------------------------------------------------------------------------------------------ showing it
@@ -175,12 +180,17 @@ class Choices(MasterBase):
         replies, registers = self.all_replies(), self.known_registers()
         there = [n for n in sorted(replies) if self.belongs(n, replies[n], table)]
         behind = [n for n in sorted(replies) if n not in there]
-        readable = {n for p in range(table.partitions) for n in self.readable_there(table, Partition(p), there)}
+        older = self.older_disks(table)
+        whole = set(there) - older
+        readable = {n for p in range(table.partitions) for n in self.readable_there(table, Partition(p), whole)}
         kinds = self.kinds(table, there)
         kept = {d.ttid for n in there for d in replies[n].decisions}
         lost = {d.ttid: d for n in behind for d in replies[n].decisions if d.ttid not in kept}
         voted = {r.ttid for n in there for r in replies[n].voted}
         votes = {r.ttid for n in behind for r in replies[n].voted} - voted - kept - set(lost)
+        lost.update(
+            (d.ttid, d) for d in self.missing_commits(table, self.best_there(table, there)) if d.ttid not in kept
+        )
         return FoundTable(
             version=table.version,
             choice=choice_of(table.orders),
@@ -193,11 +203,24 @@ class Choices(MasterBase):
             behind=tuple(behind),
             stale=kinds.stale,
             lost=kinds.lost,
+            older=tuple(sorted(older & table.readable_nodes())),
             last=self.last_of(there),
-            known=max(self.last_of(replies), *(r.last for r in registers.values())),
+            known=max(self.last_of(replies), self.last_held(table), *(r.last for r in registers.values())),
             decisions=tuple(sorted(lost.values(), key=lambda d: d.tid)[:DECISIONS_MAX]),
             votes=len(votes),
         )
+
+    def best_there(self, table: PartitionTable, there: Iterable[NodeId]) -> dict[Partition, Tid]:
+        """Return, by partition, the last tid of the cell with which *table* would go on; 0 where there is none.
+
+        It is that of the storage, and perhaps of another of its partitions: what is missing is above.
+        """
+        there, older = set(there), self.older_disks(table)
+        replies, found = self.all_replies(), dict[Partition, Tid]()
+        for p in map(Partition, range(table.partitions)):
+            nodes = self.readable_there(table, p, there - older) or self.stale_there(table, p, there, older)
+            found[p] = max((replies[n].last for n in nodes), default=NO_TID)
+        return found
 
     def last_of(self, storages: Iterable[NodeId]) -> Tid:
         """Return the highest tid that those storages know."""
@@ -282,11 +305,12 @@ class Choices(MasterBase):
     def chosen_table(self, chosen: Chosen) -> PartitionTable:
         """Return the first table of the new line."""
         table, there = chosen.table, set(self.replies)
+        older = self.older_disks(table)
         room = {n: len(table.partitions_of(n)) for n in sorted(there)}
         rows = []
         for p in map(Partition, range(table.partitions)):
-            readable = self.readable_there(table, p, there)
-            heirs = readable or self.stale_there(table, p, there)[:1]
+            readable = self.readable_there(table, p, there - older)
+            heirs = readable or self.stale_there(table, p, there, older)[:1]
             if not heirs:
                 heirs = [min(room, key=lambda n: (room[n], n))]
                 room[heirs[0]] += 1
@@ -390,4 +414,5 @@ def numbers_text(partitions: tuple[Partition, ...]) -> str:
 def hello_of(reply: Fenced) -> SHello:
     """Return what a storage that has told all says of itself."""
     voted = sorted({VotedId(r.ttid, r.attempt, r.parts) for r in reply.voted})
-    return SHello(reply.epoch, reply.table.version, tuple(voted), choice_of(reply.table.orders), reply.last)
+    choice = choice_of(reply.table.orders)
+    return SHello(reply.epoch, reply.table.version, tuple(voted), choice, reply.last, reply.position)

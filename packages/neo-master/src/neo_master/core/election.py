@@ -208,6 +208,7 @@ class Election(RegisterHolder):
             self.on_master_renewed(storage, packet)
         elif packet.epoch == self.epoch and since is not None and storage in self.obeying:
             self.lease_given(storage, since)
+            self.disk_told(storage, packet.position)
 
     def check_lease(self) -> None:
         """Step down when there has been no lease for as long as one lasts.

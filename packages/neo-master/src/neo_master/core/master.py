@@ -80,6 +80,7 @@ from neo_common.wire.schema import (
     Resign,
     ScrubState,
     SealOk,
+    Settle,
     SHello,
     StartOk,
     Stop,
@@ -104,6 +105,7 @@ from neo_master.core.base import (
 )
 from neo_master.core.choices import Choices
 from neo_master.core.election import Election
+from neo_master.core.holding import Holding
 from neo_master.core.moves import Moves
 from neo_master.core.oids import Oids
 from neo_master.core.packs import Packs
@@ -112,6 +114,7 @@ from neo_master.core.roster import Roster
 from neo_master.core.scrubs import Scrubs
 from neo_master.core.sessions import Sessions
 from neo_master.core.settings import Configured, MasterSettings
+from neo_master.core.settled import Settled
 from neo_master.core.tables import Tables
 from neo_master.core.transactions import Transactions
 from neo_master.core.truncation import Truncation
@@ -136,7 +139,20 @@ def told_epoch(packet: object) -> Epoch:
 
 
 class MasterCore(
-    Election, Recovery, Choices, Transactions, Tables, Moves, Truncation, Sessions, Oids, Packs, Scrubs, Admin, Roster
+    Election,
+    Recovery,
+    Choices,
+    Settled,
+    Transactions,
+    Tables,
+    Moves,
+    Truncation,
+    Sessions,
+    Oids,
+    Packs,
+    Scrubs,
+    Admin,
+    Roster,
 ):
     """One master: secondary, or primary of a cluster that is recovering or runs.
 
@@ -154,12 +170,13 @@ class MasterCore(
         masters: Sequence[Configured],
         rng: Chance,
         kept: Kept | None = None,
+        holding: Holding | None = None,
     ) -> None:
         """Begin. *masters* are all that are configured, this one included, in the order of the election.
 
-        *kept* is what the disk has; None if it has nothing.
+        *kept* is what the disk has; None if it has nothing. *holding*: what its notes have.
         """
-        super().__init__(me, settings, masters, rng, kept)
+        super().__init__(me, settings, masters, rng, kept, holding)
         # Any: each handler takes the packet class under which it stands.
         self.notified: dict[type, Callable[[NodeId, Any], None]] = {
             SHello: self.on_storage_hello,
@@ -200,6 +217,7 @@ class MasterCore(
             Held: self.on_held,
             Renew: self.on_master_renew,
             Resign: self.on_master_resign,
+            Settle: self.on_settle,
         }
         self.asked: dict[type, Callable[[NodeId, Any, int], None]] = {
             AskOids: self.on_ask_oids,
@@ -311,6 +329,7 @@ class MasterCore(
         self.end_graces()
         self.seek_on()
         self.advance_durable()
+        self.settle()
         self.keep_ceilings_ahead()
         self.pump()
         self.rejoin_cells()
@@ -590,6 +609,7 @@ class MasterCore(
 
     def terminate(self, reason: str) -> None:
         """End this process, not the cluster: give up the leases, so that the next primary need not wait for them."""
+        self.spread()
         for peer in sorted({*self.obeying, *self.promises} - {self.me}):
             self.send(peer, Resign(self.epoch))
         self.lease_until.clear()
@@ -629,6 +649,7 @@ class MasterCore(
                 "held": f"{self.register.epoch >> 24}.{self.register.number} table {self.register_table.version}",
                 "hears": node_text(self.lease_holder()),
                 "heard_by": [node_text(n) for n in sorted(self.promises)],
+                "settled": self.holding.debug(),
                 "voters": [node_text(v.node) for v in self.voters],
                 "held_by": [node_text(n) for n, _ in sorted(self.held)],
                 "is_covered": self.is_covered() if self.pt.partitions else None,

@@ -72,6 +72,8 @@ class Recovery(MasterBase):
                 self.turn_away(storage)
             elif hello.epoch > self.epoch:
                 self.step_down(f"{self.text(storage)} obeys epoch {hello.epoch >> 24}")
+            elif storage in self.pt.readable_nodes() and self.is_older(hello.position, self.positions.get(storage, 0)):
+                self.turn_away_older(storage)
             else:
                 self.adopt(storage, hello)
         elif self.starts:
@@ -163,7 +165,7 @@ class Recovery(MasterBase):
         """
         if not self.is_heard_by_majority():
             return False
-        there = {n for n in self.replies if self.is_whole(n, table)}
+        there = self.whole_disks(table)
         register = self.newest_register()
         before = register.table.apply(EMPTY) if register.table.partitions else EMPTY
         return before.partitions == table.partitions and all(
@@ -187,11 +189,21 @@ class Recovery(MasterBase):
 
         One that is not there may hold the only copy of an acknowledged commit, or know a newer table.
         """
-        return sorted(table.readable_nodes() - {n for n in self.replies if self.is_whole(n, table)})
+        return sorted(table.readable_nodes() - self.whole_disks(table))
 
-    def is_whole(self, storage: NodeId, table: PartitionTable) -> bool:
-        """Whether that storage has its disk still: who is readable has a table, but for the very first one."""
-        return self.replies[storage].table.partitions > 0 or self.is_founded_in_vain(table)
+    def whole_disks(self, table: PartitionTable) -> set[NodeId]:
+        """Return the storages there that have their disks still.
+
+        Who is readable has a table, but for the very first one; and has lost nothing of what masters know that it had.
+        """
+        vain = self.is_founded_in_vain(table)
+        return {n for n, r in self.replies.items() if vain or r.table.partitions > 0} - self.older_disks(table)
+
+    def turn_away_older(self, storage: NodeId) -> None:
+        """It has lost what nobody else has: the operator must choose what to do without it."""
+        text = f"{self.older_text([storage])}: put its disk back, or choose: `neoadmin recovery begin`"
+        self.send_away(storage, text)
+        self.change_node(storage, NodeState(self.nodes[storage].state), text)
 
     def is_founded_in_vain(self, table: PartitionTable) -> bool:
         """Whether *table* is the first of all, and nothing was ever stored under it: who lacks it has lost nothing."""
@@ -209,6 +221,7 @@ class Recovery(MasterBase):
         if not table.partitions:
             self.explain_founding()
             return
+        self.warn_of_older(table)
         torn = self.why_torn(table)
         if torn and self.chosen is None:
             self.set_state(ClusterState.RECOVERING, f"{torn}: `neoadmin recovery` shows both, choose one")
@@ -218,13 +231,22 @@ class Recovery(MasterBase):
             text = f"waits for storages {self.texts(missing)}, for a while: it can do without"
             self.set_state(ClusterState.RECOVERING, text)
         elif missing:
+            older = self.older_disks(table).intersection(missing)
+            why = f"; {self.older_text(older)}: `neoadmin recovery` says what is missing" if older else ""
             self.set_state(
                 ClusterState.RECOVERING,
-                f"waits for storages {self.texts(missing)}: readable in table {table.version}",
+                f"waits for storages {self.texts(missing)}: readable in table {table.version}{why}",
             )
         elif self.state is ClusterState.VERIFYING:
             reason = f"waits for clients, {self.settings.grace_s:g} s at most: transactions of theirs are in doubt"
             self.set_state(ClusterState.VERIFYING, reason)
+
+    def warn_of_older(self, table: PartitionTable) -> None:
+        """Say loudly, and once, whose disks are older than they were."""
+        older = self.older_disks(table) & table.readable_nodes()
+        if older - self.older_told:
+            self.log(ERROR, f"{self.older_text(older)}. They count as lost")
+        self.older_told |= older
 
     def texts(self, nodes: Iterable[NodeId]) -> str:
         """Return the names of nodes, for people."""
@@ -303,6 +325,7 @@ class Recovery(MasterBase):
             return
         torn = chosen is None and self.why_torn(table)
         self.leave_behind(table)
+        self.older = self.older_disks(table)
         missing = self.missing(table) if chosen is None else []
         if torn or (missing and self.is_patient(table)):
             self.grace_until = None
@@ -322,6 +345,7 @@ class Recovery(MasterBase):
         self.lift_last()
         self.pending = verdict.pending
         self.aborted = {t.ttid: t.attempt for t in verdict.aborts}
+        self.warn_of_older(table)
         if missing:
             self.log(WARNING, f"goes on without storages {self.texts(missing)}: their cells are out of date")
         left_out = set(self.replies) - set(self.who_counts(table)) - self.new_storages()
@@ -380,19 +404,25 @@ class Recovery(MasterBase):
     def who_counts(self, table: PartitionTable) -> list[NodeId]:
         """Return the storages whose decisions and tombstones count: readable ones, and those of the same reign.
 
-        Who was left out of that reign knows nothing that matters, and may have what no reign has ever confirmed.
+        Who was left out of that reign knows nothing that matters, and may have what no reign has ever confirmed. So has
+        an old disk, unless an operator goes on with it.
         """
         readable, epoch, line = table.readable_nodes(), table.version.epoch, table.orders.line
         found = []
         for n, reply in sorted(self.replies.items()):
             is_same_reign = reply.table.version.epoch == epoch and reply.table.orders.line == line
-            if n in readable or is_same_reign:
+            if (n in readable or is_same_reign) and (n not in self.older or self.is_heir(n, table)):
                 found.append(n)
         return found
 
+    def is_heir(self, storage: NodeId, table: PartitionTable) -> bool:
+        """Whether a partition goes on with what that storage has, although its disk is old."""
+        return any(storage in self.there(table, p) for p in table.partitions_of(storage))
+
     def there(self, table: PartitionTable, partition: Partition) -> list[NodeId]:
-        """Return the readable cells of a partition that have told what they have."""
-        return [n for n in table.readable(partition) if n in self.replies]
+        """Return the readable cells of a partition that have told what they have; old disks if there are no others."""
+        nodes = [n for n in table.readable(partition) if n in self.replies]
+        return [n for n in nodes if n not in self.older] or nodes
 
     def votes_by_transaction(self) -> dict[Ttid, list[tuple[NodeId, RecordHead]]]:
         """Return every voted record with the storage that has it, by transaction, in a defined order."""
@@ -436,7 +466,7 @@ class Recovery(MasterBase):
         for ttid in sorted(votes):
             if ttid in decided:
                 continue
-            counting = [(n, r) for n, r in votes[ttid] if n in table.readable(r.partition)]
+            counting = [(n, r) for n, r in votes[ttid] if n in self.there(table, r.partition)]
             attempt = max((r.attempt for _, r in counting), default=0)
             mine = [r for _, r in counting if r.attempt == attempt]
             hello = hellos.get(ttid.session)
@@ -533,6 +563,7 @@ class Recovery(MasterBase):
         self.name_table_nodes()
         self.voters = self.first_voters()
         self.ceilings = self.first_ceilings()
+        self.begin_holding(table, former)
         decisions = tuple(self.decided.values())
         for storage in sorted(left_out):
             self.late[storage] = hello_of(self.replies.pop(storage))

@@ -91,6 +91,7 @@ class RegisterHolder(MasterBase):
         """The promise is durable."""
         if self.promised == epoch and master in self.connected:
             self.give_lease(master)
+            self.offer(master)
             self.send(master, Promised(epoch, self.memory, self.register))
 
     def hear_claims(self) -> None:
@@ -124,7 +125,7 @@ class RegisterHolder(MasterBase):
         """Renew the lease of the primary that is heard."""
         if packet.epoch == self.promised and self.lease_to in (NO_NODE, master):
             self.give_lease(master)
-            self.send(master, Renewed(packet.epoch, packet.number))
+            self.send(master, Renewed(packet.epoch, packet.number, 0))
 
     def on_master_resign(self, master: NodeId, packet: Resign) -> None:
         """The primary steps down."""
@@ -142,6 +143,8 @@ class RegisterHolder(MasterBase):
         """Have every master hear this epoch, this one first."""
         epoch = self.epoch
         self.promises.clear()
+        self.offered.clear()
+        self.informed.clear()
         self.master_leases.clear()
         self.proposed, self.held, self.voters, self.register_number = None, set(), (), 0
         self.lease_to, self.promised = self.me, epoch
@@ -169,6 +172,7 @@ class RegisterHolder(MasterBase):
         if not self.is_primary or packet.epoch != self.epoch:
             return
         self.promises[master] = packet
+        self.check_offered(master, packet)
         if master != self.me:
             self.master_lease_given(master, self.claim_sent.get(master, self.now.monotonic))
         if self.proposed is not None:
@@ -193,6 +197,8 @@ class RegisterHolder(MasterBase):
     def register_lost(self, master: NodeId) -> None:
         """The connection to a master is gone."""
         self.promises.pop(master, None)
+        self.offered.pop(master, None)
+        self.informed.discard(master)
         self.master_leases.pop(master, None)
         self.claims.pop(master, None)
         self.begin_starts()
@@ -235,6 +241,7 @@ class RegisterHolder(MasterBase):
         for master in sorted(self.promises):
             if master != self.me:
                 self.send(master, Hold(self.epoch, register))
+        self.spread()
 
     def next_voters(self) -> tuple[Voter, ...]:
         """Return who shall count: everybody, if everybody is there; else who counts already."""

@@ -115,7 +115,7 @@ class Sessions(MasterBase):
     def fate(self, underway: Underway, hello: CHello) -> Fate:
         """Return what became of a transaction that the client has under way."""
         ttid, attempt, _, _ = underway
-        decision = self.decided.get(ttid)
+        decision = self.decided.get(ttid) or self.settled_decision(ttid)
         if decision is not None:
             return Fate(ttid, decision.attempt, FateKind.COMMITTED, decision.tid)
         if self.aborted.get(ttid, 0) >= attempt or ttid.session in self.gone:
@@ -134,7 +134,7 @@ class Sessions(MasterBase):
         """
         is_of_last_reign = hello.epoch in (self.epoch, self.before)
         for ttid, _, tid, _ in hello.known:
-            decision = self.decided.get(ttid)
+            decision = self.decided.get(ttid) or self.settled_decision(ttid)
             if decision.tid != tid if decision is not None else not is_of_last_reign:
                 return True
         return False

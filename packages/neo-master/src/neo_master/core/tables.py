@@ -311,6 +311,7 @@ class Tables(MasterBase):
         self.covered_until = Seconds(0.0)
         self.stable_pt = self.pt
         self.stable_readable = self.pt.readable_nodes()
+        self.disks_changed()
 
     def index_table(self) -> None:
         """Note what is asked often of the new table."""

@@ -88,9 +88,12 @@ class Transactions(MasterBase):
         return packet.epoch == self.epoch or (packet.ttid, packet.attempt) in self.pending
 
     def refuse_dead(self, client: NodeId, packet: Finish) -> None:
-        """Answer Aborted, when it is durable."""
+        """Answer Aborted, when it is durable; or what is held of it."""
         aborting = self.aborting.get(packet.ttid)
-        if aborting is not None:
+        held = self.settled_decision(packet.ttid)
+        if held is not None:
+            self.repeat_finished(client, held)
+        elif aborting is not None:
             self.aborting[packet.ttid] = aborting._replace(client=client)
         else:
             self.send(client, Aborted(packet.ttid, packet.attempt, "it was aborted already"))
@@ -238,6 +241,7 @@ class Transactions(MasterBase):
             nodes = self.unacked.get(ttid)
             if nodes is not None:
                 nodes.discard(storage)
+        self.disk_told(storage, packet.position)
         self.advance_durable()
 
     def acked(self, storage: NodeId, upto: Tid) -> None:
@@ -284,6 +288,7 @@ class Transactions(MasterBase):
             if self.unacked.get(decision.ttid) or not self.is_told(decision.ttid):
                 break
             self.undurable.popleft()
+            self.fresh.append(decision)
             self.durable = decision.tid
             self.unacked.pop(decision.ttid, None)
             if decision.ttid in self.untold or decision.ttid.session not in self.client_of:
@@ -291,6 +296,7 @@ class Transactions(MasterBase):
                 waiting = self.untold_of.get(decision.ttid.session)
                 if waiting and waiting[0] is decision:
                     waiting.popleft()
+                self.fresh_unheard.append(decision)
                 self.keep_answer(decision)
             else:
                 del self.decided[decision.ttid]
@@ -328,7 +334,7 @@ class Transactions(MasterBase):
         """A client wants to be sure that it is aborted."""
         if not self.is_running or client not in self.clients or not self.are_legal(client, packet.ttid, packet.parts):
             return
-        decision = self.decided.get(packet.ttid)
+        decision = self.decided.get(packet.ttid) or self.settled_decision(packet.ttid)
         if decision is not None:
             self.repeat_finished(client, decision)
         elif packet.ttid not in self.sealing:  # (a client does not abort what it has asked to finish)

@@ -170,11 +170,15 @@ class Ground:
             self._then_durable.popleft()[1]()
         self.confirm_commits()
 
+    def durable_records(self) -> int:
+        """Return how many records the log has had that no crash takes: masters will know if there are ever fewer."""
+        return self.image.length(self.durable)
+
     def confirm_commits(self) -> None:
         """Tell the primary what became durable."""
         commits, self._commits = self._commits, {}
         for master, ttids in sorted(commits.items()):
-            self.send(master, CommitOk(tuple(ttids)))
+            self.send(master, CommitOk(tuple(ttids), self.durable_records()))
 
     def caught_up(self, position: int) -> None:
         """The back end has everything up to *position*."""

@@ -58,6 +58,8 @@ from neo_storage.core.log_records import (
 from neo_storage.core.tentative import Needed, Pieces, PiecesOf, Spool, Tentative, VotedRecord
 
 MAX_ATTEMPT: Final = 2**32 - 1
+EPOCHS_MAX: Final = 1000
+"""Records of epochs, the newest ones, whose places in the log are known."""
 TOMBSTONES_MAX: Final = 20_000
 """Tombstones kept in one reign: the oldest go first. One is needed while a Fwd or Sync may be on its way."""
 
@@ -90,6 +92,8 @@ class Image:
         self.voted: dict[Ttid, dict[Partition, VotedRecord]] = {}
         self.writers: dict[Oid, dict[Ttid, VotedRecord]] = {}
         self.voted_bytes = 0
+        self.epochs: dict[int, None] = {}
+        """Where the log has epochs only, as far as that is known: oldest first."""
         self.tentative = Tentative(spool)
         self._needed = Needed()
         self.spool = spool
@@ -113,6 +117,15 @@ class Image:
     def voted_ids(self) -> tuple[VotedId, ...]:
         """Return which transactions have votes here, ordered."""
         return tuple(sorted({VotedId(r.ttid, r.attempt, r.parts) for r in self.records()}))
+
+    def length(self, upto: int) -> int:
+        """Return how many records the log has had up to position *upto*, without the epochs at its end.
+
+        A disk that waits in recovery is given one epoch after the other: it has not gone on with that.
+        """
+        while upto in self.epochs:
+            upto -= 1
+        return upto + 1
 
     def is_superseded(self, ttid: Ttid, attempt: int) -> bool:
         """Return whether that attempt is decided already: committed, or aborted up to it."""
@@ -209,6 +222,10 @@ def undecided(image: Image, position: int, record: LogRecord) -> tuple[VotedReco
     The half of `apply` that is replayed even if the back end is past *position*.
     """
     match record:
+        case LogEpoch():
+            image.epochs[position] = None
+            if len(image.epochs) > EPOCHS_MAX:
+                del image.epochs[next(iter(image.epochs))]
         case LogStored():
             image.tentative.stored(position, record)
         case LogPiece():

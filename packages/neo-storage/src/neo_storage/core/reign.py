@@ -75,7 +75,7 @@ class Reign:
         """Renew the lease of the primary that is obeyed."""
         if m.epoch == self._ground.image.epoch:
             self.give_lease(master)
-            self._ground.send(master, Renewed(m.epoch, m.number))
+            self._ground.send(master, Renewed(m.epoch, m.number, self._ground.durable_records()))
 
     def on_resign(self, master: NodeId, m: Resign) -> None:
         """The primary steps down."""
@@ -120,6 +120,7 @@ class Reign:
                 last=image.last_tid,
                 last_oid=image.last_oid,
                 packed=image.pack_tid,
+                position=ground.durable_records(),
             ),
         )
 
@@ -259,7 +260,8 @@ class Reign:
         image = self._ground.image
         choices = image.table.orders.choices
         choice = choices[-1].id if choices else 0
-        self._ground.send(master, SHello(image.epoch, image.table.version, image.voted_ids(), choice, image.last_tid))
+        voted, written = image.voted_ids(), image.length(image.position)
+        self._ground.send(master, SHello(image.epoch, image.table.version, voted, choice, image.last_tid, written))
 
     def storage_lost(self, peer: NodeId) -> None:
         """Tell the primary of a cell that votes cannot reach, or of a join that has lost its source."""
