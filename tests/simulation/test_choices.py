@@ -11,9 +11,9 @@ from neo_common.ids import NO_TID, Partition
 from neo_common.model.orders import Orders
 from neo_common.model.partition_table import EMPTY, PartitionTable
 from neo_common.states import ClusterState
-from neo_master.core.base import Chosen
 from neo_master.core.choices import Choices
 from neo_master.core.recovery import Recovery
+from neo_master.core.underway import Chosen
 from support.application import Step
 from support.choosing import Operator, kept_by
 from support.scenarios import SCENARIOS

@@ -69,7 +69,7 @@ from neo_common.wire.schema import (
     VotedBy,
     Welcome,
 )
-from neo_master.core.base import MoveLead
+from neo_master.core.changes import MoveLead
 from support.network import Connection
 from support.world import Process, draw_keep
 

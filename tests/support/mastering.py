@@ -9,7 +9,8 @@ from neo_common.core import Send
 from neo_common.ids import Epoch, NodeId
 from neo_common.states import Role, node_id
 from neo_common.wire.schema import HelloNo, Packet, Page
-from neo_master.core.base import Change, Exit, Kept, Note, Store, Stored
+from neo_master.core.changes import Change
+from neo_master.core.effects import Exit, Kept, Note, Store, Stored
 from neo_master.core.holding import Holding
 from neo_master.core.master import MasterCore
 from neo_master.core.settings import Configured, MasterSettings

@@ -28,7 +28,7 @@ from neo_common.ids import (
 from neo_common.model.partition_table import EMPTY, PartitionTable, TableUpdate, whole
 from neo_common.states import CellState, Role, node_id, role_of
 from neo_common.wire import schema as s
-from neo_master.core.base import Exit, Note, Store, Stored
+from neo_master.core.effects import Exit, Note, Store, Stored
 from neo_master.core.master import MasterCore
 from neo_master.core.settings import Configured, MasterSettings
 

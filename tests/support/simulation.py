@@ -42,7 +42,7 @@ from neo_common.wire.schema import (
     Vote,
     Welcome,
 )
-from neo_master.core.base import Note
+from neo_master.core.effects import Note
 from neo_master.core.settings import Configured, MasterSettings
 from neo_storage.core.events import Exit
 from neo_storage.core.settings import StorageSettings

@@ -9,7 +9,7 @@ from neo_common.model.orders import Choice, Orders
 from neo_common.model.partition_table import EMPTY, Cell, PartitionTable, Row, whole
 from neo_common.states import CellState, ClusterState, NodeState, Role
 from neo_common.wire import schema as s
-from neo_master.core.base import NOTHING_HELD
+from neo_master.core.effects import NOTHING_HELD
 from support.reign import A1, C1, M1, M2, M3, S1, S2, S3, WALL, Reign, p, record
 
 U, F, J, OUT = CellState.UP_TO_DATE, CellState.FEEDING, CellState.JOINING, CellState.OUT_OF_DATE

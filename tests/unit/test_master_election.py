@@ -4,7 +4,8 @@ from neo_common.core import Connected, Left
 from neo_common.ids import NO_NODE, Epoch, make_epoch
 from neo_common.states import ClusterState, Role
 from neo_common.wire import schema as s
-from neo_master.core.base import Place, Terminate
+from neo_master.core.effects import Terminate
+from neo_master.core.underway import Place
 from support.reign import A1, C1, M1, M2, M3, S1, S2, Reign, chello
 
 

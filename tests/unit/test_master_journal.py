@@ -11,7 +11,7 @@ from neo_common.ids import Epoch, NodeId, Ptid, Version, make_epoch
 from neo_common.model.balance import first_table
 from neo_common.model.partition_table import whole
 from neo_common.states import Role, node_id
-from neo_master.core.base import NOTHING_HELD, Kept
+from neo_master.core.effects import NOTHING_HELD, Kept
 from neo_master.journal import FORMAT, HISTORY_MAX, Journal
 
 MEMORY = bytes(range(16))

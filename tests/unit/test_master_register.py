@@ -9,7 +9,8 @@ from neo_common.ids import NO_EPOCH, NodeId, Oid, Ptid, Session, Tid, Ttid, Vers
 from neo_common.model.partition_table import EMPTY, Cell, PartitionTable, Row, whole
 from neo_common.states import CellState, ClusterState, Role, role_of
 from neo_common.wire import schema as s
-from neo_master.core.base import NOTHING_HELD, DemoteCell, Kept, Store, Stored
+from neo_master.core.changes import DemoteCell
+from neo_master.core.effects import NOTHING_HELD, Kept, Store, Stored
 from neo_master.core.master import MasterCore
 from support.reign import C1, M1, M2, M3, S1, S2, Reign, p, record
 

@@ -23,7 +23,7 @@ from neo_common.ids import (
 from neo_common.model.partition_table import Cell
 from neo_common.states import CellState, ClusterState
 from neo_common.wire import schema as s
-from neo_master.core.base import ERROR, Kept
+from neo_master.core.effects import ERROR, Kept
 from neo_master.core.holding import NEWEST_MAX, PAGE_MAX, UNHEARD_MAX, Holding, as_held, is_plausible
 from neo_master.core.master import MasterCore
 from support.reign import A1, C1, M1, M2, M3, S1, S2, Reign, chello

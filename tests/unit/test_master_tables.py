@@ -6,7 +6,7 @@ from neo_common.ids import NodeId, Ptid, Version
 from neo_common.model.partition_table import EMPTY
 from neo_common.states import CellState, ClusterState
 from neo_common.wire import schema as s
-from neo_master.core.base import MoveLead
+from neo_master.core.changes import MoveLead
 from support.reign import A1, C1, C2, S1, S2, S3, Reign, p
 
 U, J, OUT, F = CellState.UP_TO_DATE, CellState.JOINING, CellState.OUT_OF_DATE, CellState.FEEDING

@@ -6,7 +6,7 @@ from hashlib import sha256
 from neo_common.ids import Oid, Tid
 from neo_common.wire.layout import Layout, Wire, layout_of
 from neo_common.wire.schema import PIECE_BYTES, Data, Page
-from neo_master.core.base import Kept as MasterKept
+from neo_master.core.effects import Kept as MasterKept
 from neo_storage.backends import logical
 from neo_storage.backends.base import Backend, Kept, RangeReader
 from neo_storage.backends.mysql.schema import DIALECT as MYSQL

@@ -20,7 +20,7 @@ from neo_common.wire.schema import (
     Tombstone,
     Write,
 )
-from neo_master.core.base import NOTHING_HELD, Kept
+from neo_master.core.effects import NOTHING_HELD, Kept
 from neo_storage.backends.base import (
     ApplyAbort,
     ApplyCeilings,

@@ -13,7 +13,7 @@ from typing import Final
 from neo_common.errors import BackendError, DataCorrupted, RemoteProtocolError
 from neo_common.runtime.exclusive import ExclusiveLock
 from neo_common.wire.codec import decode, encode
-from neo_master.core.base import Kept
+from neo_master.core.effects import Kept
 from neo_master.framing import Damage, framed, payloads
 
 FORMAT: Final = 1

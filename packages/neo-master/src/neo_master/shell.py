@@ -18,7 +18,7 @@ from neo_common.runtime.shell import Shell
 from neo_common.states import Role
 from neo_common.wire.schema import PROTOCOL_VERSION, Hello, HelloOk, Page
 from neo_common.wire.session import Ended, SessionEvent
-from neo_master.core.base import Exit, Note, Store, Stored, Terminate
+from neo_master.core.effects import Exit, Note, Store, Stored, Terminate
 from neo_master.core.master import MasterCore
 from neo_master.core.settings import Configured, MasterSettings
 from neo_master.journal import Journal

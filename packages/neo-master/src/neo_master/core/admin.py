@@ -25,7 +25,8 @@ from neo_common.wire.schema import (
     Resign,
     Stop,
 )
-from neo_master.core.base import INFO, WARNING, Exit, MasterBase
+from neo_master.core.base import MasterBase
+from neo_master.core.effects import INFO, WARNING, Exit
 
 
 class Admin(MasterBase):

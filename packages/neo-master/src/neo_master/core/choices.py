@@ -8,17 +8,7 @@ before the operator says so. Where it cannot be told which line is the later one
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from neo_common.ids import (
-    NO_NODE,
-    NO_TID,
-    NO_VERSION,
-    NodeId,
-    Partition,
-    Ptid,
-    Tid,
-    Version,
-    tid_from_time,
-)
+from neo_common.ids import NO_NODE, NO_TID, NO_VERSION, NodeId, Partition, Ptid, Tid, Version, tid_from_time
 from neo_common.model.orders import CHOICES_MAX, REASON_BYTES, Choice, Orders, is_beginning
 from neo_common.model.partition_table import EMPTY, Cell, PartitionTable, Row, TableUpdate, whole
 from neo_common.states import CellState, ClusterState, NodeState, Role, role_of
@@ -38,7 +28,10 @@ from neo_common.wire.schema import (
     VotedId,
     Voter,
 )
-from neo_master.core.base import WARNING, Begin, Chosen, MasterBase
+from neo_master.core.base import MasterBase
+from neo_master.core.changes import Begin
+from neo_master.core.effects import WARNING
+from neo_master.core.underway import Chosen
 
 DECISIONS_MAX: Final = 100
 PARTITIONS_SHOWN: Final = 12

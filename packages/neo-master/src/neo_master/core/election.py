@@ -9,9 +9,10 @@ that talk to each other once all are there or some time has passed.
 from neo_common.ids import NO_NODE, NodeId, Seconds, make_epoch
 from neo_common.states import ClusterState, Role, node_text, role_of
 from neo_common.wire.schema import MHello, Renew, Renewed, Resign
-from neo_master.core.base import INFO, WARNING, Place
+from neo_master.core.effects import INFO, WARNING
 from neo_master.core.register import RegisterHolder
 from neo_master.core.settings import Configured
+from neo_master.core.underway import Place
 
 _SAFETY = 0.95
 """The part of a lease that the primary relies on: the clocks of two machines do not run equally fast."""

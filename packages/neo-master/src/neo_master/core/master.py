@@ -7,18 +7,7 @@ protocol are methods with names: the simulator breaks one at a time, to see that
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from neo_common.core import (
-    Accept,
-    Connected,
-    Disconnect,
-    Greeted,
-    Left,
-    Lost,
-    Park,
-    Received,
-    Refuse,
-    Tick,
-)
+from neo_common.core import Accept, Connected, Disconnect, Greeted, Left, Lost, Park, Received, Refuse, Tick
 from neo_common.ids import NO_EPOCH, NO_NODE, Epoch, Instant, NodeId, Seconds
 from neo_common.states import ClusterState, NodeState, Role, check_cluster, node_id, node_text, role_of
 from neo_common.wire.schema import (
@@ -89,21 +78,9 @@ from neo_common.wire.schema import (
     VotedBy,
 )
 from neo_master.core.admin import Admin
-from neo_master.core.base import (
-    ERROR,
-    INFO,
-    NO_ID,
-    WARNING,
-    Chance,
-    Effect,
-    Exit,
-    Kept,
-    Place,
-    Store,
-    Stored,
-    Terminate,
-)
+from neo_master.core.base import Chance
 from neo_master.core.choices import Choices
+from neo_master.core.effects import ERROR, INFO, NO_ID, WARNING, Effect, Exit, Kept, Store, Stored, Terminate
 from neo_master.core.election import Election
 from neo_master.core.holding import Holding
 from neo_master.core.moves import Moves
@@ -118,6 +95,7 @@ from neo_master.core.settled import Settled
 from neo_master.core.tables import Tables
 from neo_master.core.transactions import Transactions
 from neo_master.core.truncation import Truncation
+from neo_master.core.underway import Place
 
 __all__ = ["Configured", "Effect", "Exit", "Kept", "MasterCore", "MasterSettings", "Place", "Store", "Stored"]
 

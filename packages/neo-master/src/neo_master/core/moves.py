@@ -26,7 +26,9 @@ from neo_common.wire.schema import (
     ErrorCode,
     Packet,
 )
-from neo_master.core.base import INFO, WARNING, Advance, Begin, Change, Drop, MasterBase
+from neo_master.core.base import MasterBase
+from neo_master.core.changes import Advance, Begin, Change, Drop
+from neo_master.core.effects import INFO, WARNING
 
 _AWAY = (NodeState.UNKNOWN, NodeState.UNAVAILABLE)
 

@@ -19,7 +19,9 @@ from neo_common.wire.schema import (
     Packet,
     SetCeilings,
 )
-from neo_master.core.base import ERROR, WARNING, MasterBase, Waiting
+from neo_master.core.base import MasterBase
+from neo_master.core.effects import ERROR, WARNING
+from neo_master.core.underway import Waiting
 
 _SLEW_S = 1.0
 """Steps of the clock below this are not worth a word."""

@@ -22,7 +22,9 @@ from neo_common.wire.schema import (
     Pack,
     PackProgress,
 )
-from neo_master.core.base import INFO, Collecting, MasterBase, PackOrder
+from neo_master.core.base import MasterBase
+from neo_master.core.effects import INFO
+from neo_master.core.underway import Collecting, PackOrder
 
 _TOLD_MAX: Final = 2**48
 """Revisions, or bytes, that one storage can have removed: what it tells is added up, and must travel."""

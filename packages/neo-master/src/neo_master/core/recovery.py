@@ -26,8 +26,10 @@ from neo_common.wire.schema import (
     StartOk,
     Tombstone,
 )
-from neo_master.core.base import ERROR, INFO, NO_ID, WARNING, Demote, MasterBase
+from neo_master.core.base import MasterBase
+from neo_master.core.changes import Demote
 from neo_master.core.choices import hello_of
+from neo_master.core.effects import ERROR, INFO, NO_ID, WARNING
 
 
 class Doubt(NamedTuple):

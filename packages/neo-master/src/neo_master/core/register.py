@@ -14,7 +14,8 @@ from neo_common.ids import NO_EPOCH, NO_NODE, Epoch, NodeId, Partition, Seconds
 from neo_common.model.partition_table import EMPTY, PartitionTable, whole
 from neo_common.states import Role, node_text
 from neo_common.wire.schema import Claim, Denied, Held, Hold, Promised, Register, Renew, Renewed, Resign, Voter
-from neo_master.core.base import INFO, Kept, MasterBase, Store
+from neo_master.core.base import MasterBase
+from neo_master.core.effects import INFO, Kept, Store
 
 _SAFETY = 0.95
 """The part of a lease that the primary relies on: the clocks of two machines do not run equally fast."""

@@ -18,7 +18,9 @@ from neo_common.wire.schema import (
     Scrub,
     ScrubState,
 )
-from neo_master.core.base import ERROR, INFO, Corrupt, MasterBase, Rebuild
+from neo_master.core.base import MasterBase
+from neo_master.core.changes import Corrupt, Rebuild
+from neo_master.core.effects import ERROR, INFO
 
 
 class Scrubs(MasterBase):

@@ -20,7 +20,9 @@ from neo_common.wire.schema import (
     VotedBy,
     Welcome,
 )
-from neo_master.core.base import INFO, MasterBase, Seeking
+from neo_master.core.base import MasterBase
+from neo_master.core.effects import INFO
+from neo_master.core.underway import Seeking
 
 
 class Sessions(MasterBase):

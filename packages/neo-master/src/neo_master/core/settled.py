@@ -12,7 +12,8 @@ from neo_common.ids import MAX_TID, NO_TID, NodeId, Partition, Seconds, Tid, Tti
 from neo_common.model.partition_table import PartitionTable
 from neo_common.states import node_text
 from neo_common.wire.schema import Decision, DiskMark, Page, Promised, Settle
-from neo_master.core.base import WARNING, MasterBase, Note
+from neo_master.core.base import MasterBase
+from neo_master.core.effects import WARNING, Note
 from neo_master.core.holding import PAGE_MAX, Holding, as_held, is_plausible
 
 SETTLE_S: Final = 1.0

@@ -11,8 +11,8 @@ from neo_common.ids import NodeId, Partition, Ptid, Seconds, Version
 from neo_common.model.partition_table import Cell, PartitionTable, Row, TableUpdate, difference, whole
 from neo_common.states import CellState, Role, check_cell
 from neo_common.wire.schema import CaughtUp, Copying, FwdFail, NewPT, PtOk, Ready, SetPT, Stable
-from neo_master.core.base import (
-    INFO,
+from neo_master.core.base import MasterBase
+from neo_master.core.changes import (
     Advance,
     Begin,
     Change,
@@ -21,12 +21,12 @@ from neo_master.core.base import (
     DemoteCell,
     Drop,
     Join,
-    MasterBase,
     MoveLead,
     Promote,
     Rebuild,
     TableChange,
 )
+from neo_master.core.effects import INFO
 
 _O, _J, _U, _F = CellState.OUT_OF_DATE, CellState.JOINING, CellState.UP_TO_DATE, CellState.FEEDING
 _C = CellState.CORRUPTED

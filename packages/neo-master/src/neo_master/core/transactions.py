@@ -35,7 +35,9 @@ from neo_common.wire.schema import (
     SealOk,
     Told,
 )
-from neo_master.core.base import INFO, Aborting, MasterBase, Sealing
+from neo_master.core.base import MasterBase
+from neo_master.core.effects import INFO
+from neo_master.core.underway import Aborting, Sealing
 
 
 class Transactions(MasterBase):

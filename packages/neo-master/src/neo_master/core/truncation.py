@@ -11,7 +11,8 @@ from neo_common.model.orders import Orders
 from neo_common.model.partition_table import PartitionTable
 from neo_common.states import ClusterState, Role
 from neo_common.wire.schema import AnswerTruncate, AskTruncate, Error, ErrorCode, Fenced
-from neo_master.core.base import WARNING, MasterBase
+from neo_master.core.base import MasterBase
+from neo_master.core.effects import WARNING
 
 
 class Truncation(MasterBase):
