@@ -503,7 +503,7 @@ class Process:
             case HelloOk():
                 self._dialling.discard(target.name)
                 del self._dialled[connection.number]
-                if packet.you != NO_NODE:
+                if packet.you != NO_NODE and target.role == Role.MASTER:  # others only repeat what we have said
                     self.named(packet.you)
                 self.dial_succeeded(target)
                 self.connected_as_dialler(connection, packet)
