@@ -35,6 +35,8 @@ from neo_master.core.underway import Chosen
 
 DECISIONS_MAX: Final = 100
 PARTITIONS_SHOWN: Final = 12
+_REIGNS: Final = 2
+"""How many may have begun in a hurry before a choice, each above the ceilings of the one before."""
 _U, _F, _O, _C = CellState.UP_TO_DATE, CellState.FEEDING, CellState.OUT_OF_DATE, CellState.CORRUPTED
 
 
@@ -83,7 +85,9 @@ class Choices(MasterBase):
             mine = reply.table.orders.line
             if reply.table.partitions and mine != line and storage not in newest.orders.readmitted:
                 choice = newest.orders.choices[len(mine)]
-                if reply.last > max(choice.known, tid_from_time(choice.at)):
+                # Tids run ahead of the clock: a reign begins above the ceilings of the one before.
+                ahead_s = _REIGNS * self.settings.ceiling_ahead_s
+                if reply.last > max(choice.known, tid_from_time(choice.at + ahead_s)):
                     return f"{self.text(storage)} has gone on after table {choice.table} was chosen"
         return ""
 
