@@ -249,6 +249,19 @@ def test_a_storage_that_is_lost_for_ever_is_dropped_and_replaced() -> None:
     assert held(r) == {S1: 4, S3: 4}
 
 
+def test_the_last_of_several_orders_counts_that_wait_for_a_table() -> None:
+    """Found by simulation: a pause that was taken back before it was carried out stayed."""
+    r = with_admin(storages=1, partitions=6, replicas=0)
+    newcomer(r, S2)
+    r.storages[S1].answers.discard(s.SetPT)
+    for kind, nodes in ((s.ChangeKind.ADD, (S2,)), (s.ChangeKind.PAUSE, ()), (s.ChangeKind.TWEAK, ())):
+        assert not isinstance(change(r, kind, *nodes), s.Error)
+    r.storages[S1].answers.add(s.SetPT)
+    r.say(S1, s.PtOk(r.core.pt.version))
+    settle(r, [1] * 6)
+    assert held(r) == {S1: 3, S2: 3}
+
+
 def test_a_drop_in_the_middle_of_moves_plans_anew() -> None:
     r = with_admin(storages=3, partitions=6, replicas=1)
     newcomer(r, S4)

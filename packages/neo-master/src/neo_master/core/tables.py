@@ -136,9 +136,10 @@ class Tables(MasterBase):
         """Take the next change, with those after it that are of the same kind: rows do not depend on each other.
 
         Promotions, or joins, of several rows at once are one table: a storage that returns has a cell in many rows.
+        Orders are one after the other: each begins from what the one before has left.
         """
         group = [self.changes.popleft()]
-        while self.changes and type(self.changes[0]) is type(group[0]):
+        while self.changes and type(self.changes[0]) is type(group[0]) is not Begin:
             group.append(self.changes.popleft())
         return group
 
