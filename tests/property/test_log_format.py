@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from neo_common.errors import BackendError
 from neo_common.ids import NO_TID, Oid, Partition, Session, Tid, Ttid
 from neo_common.wire.schema import Ceilings, Metadata, Mode, Record
+from neo_storage.backends.base import Kept
 from neo_storage.core.image import Image, apply, replay
 from neo_storage.core.log_format import (
     HEADER_BYTES,
@@ -196,10 +197,20 @@ def image_state(image: Image) -> object:
         image.tombstones,
         image.epoch,
         image.ceilings,
-        image.last_tid,
-        image.last_oid,
         image.voted_bytes,
     )
+
+
+def last(image: Image) -> tuple[int, int]:
+    return image.last_tid, image.last_oid
+
+
+def is_no_less(image: Image, kept: Kept) -> bool:
+    """Whether its last tid and oid are at least those of the revisions that there are.
+
+    When a cell is emptied they go down with the next start only: what goes by them needs no more than that.
+    """
+    return image.last_tid >= kept.last_tid and image.last_oid >= kept.last_oid
 
 
 class Run(NamedTuple):
@@ -211,13 +222,15 @@ class Run(NamedTuple):
     states: list[State]
     needed: list[int]
     """For each position, what may be dropped when the back end is durable up to there, at the end."""
+    end: Kept
+    """What the back end has at the end."""
 
 
 def run(records: list[LogRecord]) -> Run:
     """Apply *records*, but for those that no core would write: a vote of which a part never came."""
     backend, spool = MemoryBackend(), MemorySpool()
     image = Image(backend.open(), spool)
-    run = Run([], spool, image, [], [])
+    run = Run([], spool, image, [], [], backend.open())
     for record in records:
         position = len(run.log)
         if isinstance(record, LogVote) and not all(image.tentative.complete(r, position).whole for r in record.records):
@@ -229,7 +242,7 @@ def run(records: list[LogRecord]) -> Run:
     for ttid in image.tentative.ttids():
         image.tentative.forget(ttid)
     run.needed.extend(image.needed_from(n) for n in range(len(run.log)))
-    return run
+    return run._replace(end=backend.open())
 
 
 @settings(max_examples=100, deadline=None)
@@ -242,6 +255,7 @@ def test_replay_makes_the_same_image_whatever_the_back_end_has(records: list[Log
             backend.restore(made.states[count - 1])
         image, lacking = replay(backend.open(), made.log, made.spool)
         assert image_state(image) == image_state(made.image)
+        assert last(image) <= last(made.image)
         for position, ops in lacking:
             backend.apply(ops, position)
         if made.log:
@@ -259,3 +273,5 @@ def test_what_is_needed_is_enough(records: list[LogRecord]) -> None:
         kept = [entry for entry in made.log if entry[0] >= needed]
         image, _ = replay(backend.open(), kept, made.spool)
         assert image_state(image) == image_state(made.image)
+        assert last(image) <= last(made.image)
+        assert is_no_less(image, made.end)
