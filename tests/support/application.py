@@ -223,10 +223,11 @@ class Application(Seeker):
                     # ZODB aborts what has failed.
                     self.step = Step.ABORTING
                     self.feed(AbortNow(handle))
-            case FinishDone(handle, tid):
-                for oid in self.writes:
+            case FinishDone(handle, tid, is_last):
+                for oid, write in self.writes.items() if is_last else ():
                     self.cache.invalidate(tid, oid)
-                self.last = tid
+                    self.cache.put(oid, tid, NO_TID, write.data.value)
+                self.last = max(self.last, tid)
                 if handle == self.handle:
                     self._next_transaction("committed")
             case AbortDone(handle):

@@ -105,7 +105,7 @@ class Importer(Application):
                 self._set(handle, State.VOTED, State.VOTING)
             case Resolve(handle, stale):
                 self.world.schedule(self._thinking_time(), self._replace, handle, stale, self.incarnation)
-            case FinishDone(handle, tid):
+            case FinishDone(handle, tid, _):
                 self.last = tid
                 self._set(handle, State.OVER)
             case AbortDone(handle) | CommittedByRecovery(handle, _):

@@ -438,6 +438,10 @@ def _adopt_without_seals(core: MasterCore, original: Callable[..., None], *args:
     core.seal = seal  # type: ignore[method-assign]
 
 
+def _tell_current(core: Any, original: Callable[..., None], effect: Any) -> None:
+    original(effect._replace(is_last=True) if isinstance(effect, FinishDone) else effect)
+
+
 def _values(break_it: Plant) -> Plant:
     """Return a plant for the values that a storage on a server keeps in memory."""
 
@@ -477,7 +481,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         master=always("must_have_table", set()),
         kinds=("crash", "power", "count"),
         plan=((Fwd, "crash"), (FinishDone, "blackout")),
-        first_run=61,
+        first_run=619,
     ),
     "abort_not_durable": Mutation(
         "tpc_abort returns before anything is durable",
@@ -524,7 +528,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         "a new lead starts with an empty lock table",
         ("one_1rep", "pair_1rep", "pair_0rep"),
         storage=instead("rebuild", _drop_locks_only, "locks"),
-        first_run=741,
+        first_run=296,
     ),
     "reads_unlocked": Mutation(
         "readCurrent is checked, not locked",
@@ -660,7 +664,6 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         master=always("tail_for", ()),
         kinds=("power",),
         plan=((FinishDone, "blackout"),),
-        first_run=369,
     ),
     "recovery_unordered": Mutation(
         "recovery orders what is in doubt at will",
@@ -884,13 +887,13 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         "recovery gives tids to others before it commits what an import has brought",
         ("copy", "copy_apart", "m3_copy"),
         master=instead("ordered", lambda core, original, doubts: sorted(doubts)),
-        first_run=671,
+        first_run=641,
     ),
     "import_on_nothing": Mutation(
         "recovery commits what an import has voted although what went before it is not there",
         ("copy_apart", "copy", "m3_copy"),
         master=instead("rests_on_commits", lambda core, original, doubt: True),
-        first_run=21,
+        first_run=536,
     ),
     "import_shares_nothing": Mutation(
         "the next transaction of an import is compared with what is current, not with what the one before will write",
@@ -1045,6 +1048,13 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         master=instead("adopt", _adopt_without_seals),
         kinds=("cut", "crash"),
         is_rare=True,
+    ),
+    "late_commit_current": Mutation(
+        "what a client has committed counts as current, although it heard of that after later commits",
+        ("tiny_2rep", "alone", "m3_pair", "ahead"),
+        client=instead("_do", _tell_current),
+        kinds=("pause", "blackout", "crash"),
+        first_run=133,
     ),
     "values_outlive_removals": Mutation(
         "values in memory are still taken for current when something else than a commit has changed the database",

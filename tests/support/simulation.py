@@ -121,7 +121,8 @@ class Simulation:
         """Whether the last order about cells was one that ends in an even table."""
         self.near: tuple[str, ...] = ()
         """Processes between whom something just happened: the next fault rather strikes them."""
-        self._started: dict[Epoch, dict[Ttid, tuple[int, Tid]]] = {}
+        self._started: dict[Epoch, tuple[tuple[int, ...], dict[Ttid, tuple[int, Tid]]]] = {}
+        """By reign: its line of history, and the decisions that it began with."""
         masters = tuple(
             Configured(f"M{i + 1}", node_id(Role.MASTER, i + 1), f"M{i + 1}:1") for i in range(scenario.masters)
         )
@@ -273,9 +274,13 @@ class Simulation:
     def _master_sends(self, master: Mastering, effect: Send) -> None:
         epoch = master.core.epoch
         match effect.packet:
-            case Start(epoch=number, decisions=decisions):
+            case Start(epoch=number, table=table, decisions=decisions):
+                # Who goes on with what few have may give a number that others, given up, have given before.
                 told = {d.ttid: (d.attempt, d.tid) for d in decisions}
-                old = self._started.setdefault(number, told)
+                line, old = self._started.get(number, (table.orders.line, told))
+                if line != table.orders.line:
+                    old = told
+                self._started[number] = (table.orders.line, told)
                 check(old == told, 12, f"two storages are started with other decisions: {old}, {told}")
             case Cluster(state=ClusterState.RUNNING) | Welcome():
                 self._ensure_reign(epoch)
@@ -295,7 +300,7 @@ class Simulation:
     def _ensure_reign(self, epoch: Epoch) -> None:
         if epoch in self.oracle.view:
             return
-        decisions = self._started.get(epoch, {})
+        _, decisions = self._started.get(epoch, ((), {}))
         old = self.oracle.view.get(self.oracle.running, {})
         cells = {s.node: s.committed() for s in self.storages}
         kept = {t: tid for t, tid in old.items() if t not in decisions and self._is_kept(t, tid, cells)}
@@ -322,7 +327,7 @@ class Simulation:
                     writes += [(w.oid, w.base) for w in ahead[: work.tentative]]
                 reads = [(r.oid, r.serial) for work in vote.work for r in work.reads]
                 self.oracle.voting(name, vote.ttid, vote.attempt, vote.parts, writes, reads, vote.mode)
-            case FinishDone(handle, tid):
+            case FinishDone(handle, tid, _):
                 self.oracle.finished(name, client.name_of(handle), tid)
             case Failed(handle, _, text):
                 self.oracle.gave_up(name, client.name_of(handle), f"failed: {text}")

@@ -186,7 +186,7 @@ def test_fast_path_asks_every_lead_at_once_then_the_primary(bench: Bench) -> Non
     assert bench.got(S1, Voted(tx.ttid, 1, (P0,))) == []
     assert bench.got(S2, Voted(tx.ttid, 1, (P1,))) == [VoteDone(tx.handle)]
     assert bench.do(FinishNow(tx.handle)) == [Send(M1, Finish(tx.ttid, 1, E1, (P0, P1), (O0, O1, O2), Mode.C, NO_TID))]
-    assert bench.got(M1, Finished(tx.ttid, 1, T6)) == [FinishDone(tx.handle, T6)]
+    assert bench.got(M1, Finished(tx.ttid, 1, T6)) == [FinishDone(tx.handle, T6, True)]
     assert bench.core.last == T6
     assert not bench.core.transactions
     assert bench.core.known[tx.ttid] == Decision(tx.ttid, 1, T6, (P0, P1))
@@ -288,6 +288,18 @@ def test_finish_is_sent_again_to_the_next_primary_with_the_old_votes(bench: Benc
     assert sent(effects, Finish) == [(M1, Finish(tx.ttid, 1, E1, (P0,), (O0,), Mode.C, NO_TID))]
 
 
+@pytest.mark.parametrize("last", [T6, T7])
+def test_commit_that_was_heard_of_late_is_not_taken_for_current(bench: Bench, last: Tid) -> None:
+    """Found by nemesis: others had changed it since, and that was never told: an old value was read for ever."""
+    tx = bench.voted(O0)
+    bench.do(FinishNow(tx.handle))
+    bench.do(Lost(M1, "cut"))
+    bench.do(Connected(M1, hello(E2)))
+    effects = bench.welcome(epoch=E2, last=last, fates=(Fate(tx.ttid, 1, FateKind.COMMITTED, T6),))
+    assert CacheCut(T5, last) in effects
+    assert effects[-1] == FinishDone(tx.handle, T6, False)
+
+
 def test_vote_that_recovery_has_committed_returns_and_finishes_with_that_tid(bench: Bench) -> None:
     tx = bench.voting(O0, O1)
     bench.got(S1, Voted(tx.ttid, 1, (P0,)))
@@ -295,7 +307,7 @@ def test_vote_that_recovery_has_committed_returns_and_finishes_with_that_tid(ben
     bench.do(Connected(M1, hello(E2)))
     effects = bench.welcome(epoch=E2, last=T7, fates=(Fate(tx.ttid, 1, FateKind.COMMITTED, T6),))
     assert effects[-1] == VoteDone(tx.handle)
-    assert bench.do(FinishNow(tx.handle)) == [FinishDone(tx.handle, T6)]
+    assert bench.do(FinishNow(tx.handle)) == [FinishDone(tx.handle, T6, False)], "others may have come after it"
 
 
 def test_new_epoch_votes_from_scratch_and_notes_that_the_old_votes_may_count(bench: Bench) -> None:
@@ -458,7 +470,7 @@ def test_vote_goes_on_by_itself_under_the_new_session(bench: Bench, epoch: Epoch
     assert bench.got(S2, Voted(tx.ttid, 1, (P1,))) == [VoteDone(tx.handle)]
     effects = bench.do(FinishNow(tx.handle))
     assert [p.ttid for _, p in sent(effects, Finish)] == [tx.ttid]  # type: ignore[attr-defined]
-    assert bench.got(M1, Finished(tx.ttid, 1, T6)) == [FinishDone(tx.handle, T6)]
+    assert bench.got(M1, Finished(tx.ttid, 1, T6)) == [FinishDone(tx.handle, T6, True)]
     assert not bench.core.transactions
     assert not bench.core.named
 
@@ -514,7 +526,7 @@ def test_client_that_closes_gives_its_session_up(bench: Bench) -> None:
 def test_empty_transaction_needs_nobody(bench: Bench) -> None:
     tx = bench.begin()
     assert bench.do(VoteNow(tx.handle, job())) == [VoteDone(tx.handle)]
-    assert bench.do(FinishNow(tx.handle)) == [FinishDone(tx.handle, T5)]
+    assert bench.do(FinishNow(tx.handle)) == [FinishDone(tx.handle, T5, False)]
 
 
 def test_answer_for_the_newest_snapshot_is_current(bench: Bench) -> None:

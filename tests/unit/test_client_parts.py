@@ -3,12 +3,16 @@
 import random
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import ZConfig
 from transaction.interfaces import TransientError
 from ZODB.POSException import POSKeyError, ReadOnlyError, StorageError
 
+from neo_client.commit import Commit
+from neo_client.core.cache import Cache
 from neo_client.core.routing import PENALTY_S, Router
 from neo_client.errors import ClusterUnavailable, NoSpaceError, TooLargeError, of_code, translated
 from neo_client.gc import OidSet
@@ -16,10 +20,10 @@ from neo_client.options import Options, parse_bool, parse_seconds, parse_size, s
 from neo_client.spool import Spool
 from neo_client.zodburi import parse_uri
 from neo_common.errors import ConfigError, DataCorrupted, DeadlinePassed, NotReady, PeerLost, RequestFailed
-from neo_common.ids import Epoch, NodeId, Oid, Partition, Ptid, Seconds, Version
+from neo_common.ids import Epoch, NodeId, Oid, Partition, Ptid, Seconds, Tid, Version
 from neo_common.model.partition_table import Cell, PartitionTable
 from neo_common.states import CellState, NodeState, Role, node_id
-from neo_common.wire.schema import ErrorCode, NodeInfo
+from neo_common.wire.schema import Compression, Data, ErrorCode, NodeInfo, Write
 
 S1, S2, S3 = (node_id(Role.STORAGE, n) for n in (1, 2, 3))
 UP, OUT = CellState.UP_TO_DATE, CellState.OUT_OF_DATE
@@ -186,3 +190,14 @@ def test_what_may_work_later_is_transient() -> None:
     for error in (NotReady("x"), PeerLost("x"), DeadlinePassed("x"), RequestFailed(ErrorCode.NOT_READY, "x")):
         assert isinstance(translated(error), ClusterUnavailable)
     assert not isinstance(translated(DataCorrupted("x")), TransientError)
+
+
+@pytest.mark.parametrize("is_last", [True, False])
+def test_what_was_committed_is_cached_as_current_only_if_it_is(is_last: bool) -> None:
+    cache = Cache(10**6)
+    told: list[Tid] = []
+    write = Write(Oid(1), Tid(0), Tid(0), Data(Compression.NONE, bytes(16), 5, b"value"))
+    commit = SimpleNamespace(shell=SimpleNamespace(cache=cache), writes={Oid(1): write}, plain={Oid(1): b"value"})
+    Commit._on_finish(cast("Commit", commit), Tid(7), is_last, told.append)
+    assert told == [7]
+    assert (cache.get(Oid(1), Tid(100)) is not None) is is_last

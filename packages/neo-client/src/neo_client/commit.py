@@ -246,13 +246,13 @@ class Commit:
 
     def begin_finish(self, told: Callable[[Tid], object]) -> None:
         """Ask the primary to commit. `told` as ZODB wants it."""
-        self.tx.on_finish = lambda tid: self._on_finish(tid, told)
+        self.tx.on_finish = lambda tid, is_last: self._on_finish(tid, is_last, told)
         self.shell.step(self.tx, FinishNow(self.tx.handle))
 
     def end_finish(self) -> Tid:
         """Wait until it is known what became of it, however long that takes."""
         match self.shell.answer(self.tx):
-            case FinishDone(_, tid):
+            case FinishDone(_, tid, _):
                 self._end()
                 if self.tx.finish_error is not None:
                     raise self.tx.finish_error
@@ -263,9 +263,12 @@ class Commit:
             case other:
                 raise AssertionError(other)
 
-    def _on_finish(self, tid: Tid, told: Callable[[Tid], object]) -> None:
+    def _on_finish(self, tid: Tid, is_last: bool, told: Callable[[Tid], object]) -> None:
+        """Note what was written as current, if it is. Of what recovery has committed, or whose answer was lost,
+        the client hears after what came later.
+        """
         cache = self.shell.cache
-        for oid, write in self.writes.items():
+        for oid, write in self.writes.items() if is_last else ():
             cache.invalidate(tid, oid)
             plain = self.plain.get(oid)
             if plain is not None and write.data.compression is not Compression.ABSENT:
@@ -283,7 +286,7 @@ class Commit:
                 match shell.answer(self.tx):
                     case AbortDone() | Failed():
                         return
-                    case CommittedByRecovery(_, tid) | FinishDone(_, tid):
+                    case CommittedByRecovery(_, tid) | FinishDone(_, tid, _):
                         raise CommittedByRecoveryError(
                             f"the transaction was committed as {tid:016x}: it cannot be aborted"
                         )

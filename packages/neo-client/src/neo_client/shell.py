@@ -103,7 +103,7 @@ class Underway:
         self.pieces = pieces
         self.inbox: deque[_Answer] = deque()
         self.parked: Parked | None = None
-        self.on_finish: Callable[[Tid], None] | None = None
+        self.on_finish: Callable[[Tid, bool], None] | None = None
         """Called with the tid, under the lock, before `lastTransaction()` says it."""
         self.finish_error: BaseException | None = None
 
@@ -404,8 +404,8 @@ class Shell:
                 if tx is not None:
                     tx.inbox.append(effect)
                     self._wake(tx)
-            case FinishDone(handle, tid):
-                self._finished(handle, tid, effect)
+            case FinishDone():
+                self._finished(effect)
             case Invalidated(tid, oids):
                 for oid in oids:
                     self.cache.invalidate(tid, oid)
@@ -464,20 +464,20 @@ class Shell:
         except Exception:
             log.exception("cluster %s: what is registered for invalidations has failed", self.options.name)
 
-    def _finished(self, handle: Handle, tid: Tid, effect: FinishDone) -> None:
+    def _finished(self, effect: FinishDone) -> None:
         """Our own commit: the cache, ZODB's callback, then `last`; as with the commits of others, in the order
         of tids.
         """
-        tx = self.underway.get(handle)
+        tx = self.underway.get(effect.handle)
         if tx is not None:
             if tx.on_finish is not None:
                 try:
-                    tx.on_finish(tid)
+                    tx.on_finish(effect.tid, effect.is_last)
                 except BaseException as error:  # noqa: BLE001 - it is the application's, raised again in its thread
                     tx.finish_error = error
             tx.inbox.append(effect)
             self._wake(tx)
-        self.last = max(self.last, tid)
+        self.last = max(self.last, effect.tid)
 
     # ------------------------------------------------------------------------------------------ for the driver
 

@@ -779,6 +779,7 @@ class ClientCore:
         self._learn(Decision(tx.ttid, attempt, tid, tx.parts))
         self._cut_loads((w.oid for w in tx.job.writes), tid)
         tx.phase, tx.tid, tx.failure, tx.wait = Phase.COMMITTED, tid, None, set()
+        tx.is_last = is_news and tx.waiting is Waiting.FINISH
         if is_news and tx.waiting is not Waiting.FINISH:
             self._do(Invalidated(tid, tuple(w.oid for w in tx.job.writes)))
         if tx.waiting is Waiting.VOTE:
@@ -803,7 +804,7 @@ class ClientCore:
         assert tx.phase is Phase.COMMITTED
         self._forget(tx)
         if tx.waiting is Waiting.FINISH:
-            self._do(FinishDone(tx.handle, tx.tid))
+            self._do(FinishDone(tx.handle, tx.tid, tx.is_last))
         elif tx.parts:
             self._do(CommittedByRecovery(tx.handle, tx.tid))
         else:

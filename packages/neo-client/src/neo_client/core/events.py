@@ -118,6 +118,9 @@ class FinishDone(NamedTuple):
 
     handle: Handle
     tid: Tid
+    is_last: bool
+    """Nothing above *tid* is known: what was written is current. Else others may have changed it since, and CacheCut,
+    Invalidated or both have come for *tid* already."""
 
 
 class AbortDone(NamedTuple):

@@ -93,6 +93,8 @@ class Tpc:
     failure: tuple[ErrorCode, str] | None = None
     """Why it shall fail, as soon as that is durable."""
     tid: Tid = NO_TID
+    is_last: bool = False
+    """It is the last commit that this client knows of."""
     deferred: bool = False
     """FinishNow or AbortNow came between CHello and Welcome."""
     ahead: dict[Partition, int] = field(default_factory=dict)
