@@ -38,6 +38,7 @@ from neo_common.runtime.connection import DEFAULT_CONNECTION_LIMITS, Connection,
 from neo_common.runtime.dialer import Dialer
 from neo_common.runtime.greenlets import Greenlets
 from neo_common.runtime.listener import Listener
+from neo_common.runtime.spinning import Spinning
 from neo_common.states import Role, node_id, node_text, role_of
 from neo_common.wire.codec import frame
 from neo_common.wire.schema import (
@@ -122,6 +123,7 @@ class Shell:
         self.clock = Clock() if clock is None else clock
         self.rng = Random() if rng is None else rng
         self.greenlets = Greenlets(self._crashed)
+        self.spinning = Spinning()
         self.listener = Listener(listen, self._accepted, self.greenlets)
         self.dialer = Dialer(self._adopt, self.greenlets, self.clock, self.rng)
         self.by_handle: dict[int, Connection] = {}
@@ -300,6 +302,7 @@ class Shell:
         for connection in closing:
             connection.wait_closed(max(0.0, until - self.clock.monotonic()))
         self.greenlets.kill()
+        self.spinning.close()
 
     def _tick(self) -> None:
         never = Event()
@@ -457,6 +460,7 @@ class Shell:
             peer = connection.peer
             assert peer is not None
             self._enqueue(connection.handle, Received(peer, event.packet))
+            self.spinning.touched()
         elif isinstance(event, Asked):
             peer = connection.peer
             assert peer is not None
@@ -465,6 +469,7 @@ class Shell:
                 return
             request = connection.handle << _REQUEST_BITS | event.request
             self._enqueue(connection.handle, Received(peer, event.packet, request))
+            self.spinning.touched()
         elif isinstance(event, Ended):
             self._ended(connection, event)
         elif isinstance(event, Greeting):
