@@ -32,6 +32,20 @@ def test_pack_never_goes_above_the_durable_mark() -> None:
     assert r.ask(C1, s.AskPack(MAX_TID, "")).tid == tid
 
 
+def test_pack_never_goes_back() -> None:
+    """A storage that came back between two packs would take the older tid for one that it had missed, and the number
+    of the next pack for that."""
+    r = Reign().run(C1)
+    first = durable(r)
+    second = r.commit(C1, 2)
+    r.say(C1, s.Heard(second))
+    for wanted in (second, first):
+        answer = r.ask(C1, s.AskPack(wanted, ""))
+        assert answer.tid == second, "all below is packed already"
+        for storage in (S1, S2):
+            r.say(storage, s.PackProgress(answer.order, 4, 4, 0, 0))
+
+
 def test_one_pack_at_a_time() -> None:
     r = Reign().run(C1)
     tid = durable(r)

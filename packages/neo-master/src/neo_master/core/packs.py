@@ -43,12 +43,12 @@ class Packs(MasterBase):
             done, total, _, _ = self.pack_totals(self.pack)
             self.refuse(peer, request, f"a pack to tid {self.pack.tid:#x} is under way: {done} of {total} cells done")
         else:
-            tid = self.pack_tid(packet.tid)
+            tid = max(self.packed, self.pack_tid(packet.tid))  # what lies below is packed already
             self.pack_count += 1
             order = PackOrder((self.epoch >> 24) << 32 | self.pack_count, tid, self.now.wall)
             order.asked_by.append((peer, request))
             self.pack = order
-            self.packed = max(self.packed, tid)
+            self.packed = tid
             self.put_forward(self.proposed_table)
             self.log(INFO, f"pack {order.number:#x} to tid {tid:#x}: {packet.reason}")
             for storage in sorted(self.obeying):
