@@ -180,9 +180,13 @@ class Ensemble(Cluster):
         found: dict[str, dict[int, list[Any]]] = {}
         for name in self.storages:
             node = next(info.node for info in nodes if info.name == name and role_of(info.node) is Role.STORAGE)
-            with contextlib.closing(RawConnection(self.direct[name], role=Role.ADMIN, deadline_s=60)) as storage:
-                found[name] = {p: list(_transactions(storage, epoch, p)) for p in table.partitions_of(node)}
+            found[name] = {p: self._cell(name, epoch, p) for p in table.partitions_of(node)}
         return found
+
+    def _cell(self, name: str, epoch: Epoch, partition: Partition) -> list[Any]:
+        # A connection for each: after long runs there is so much to keep that heartbeats come late.
+        with contextlib.closing(RawConnection(self.direct[name], role=Role.ADMIN, deadline_s=60)) as storage:
+            return list(_transactions(storage, epoch, partition))
 
     def resources(self) -> dict[str, tuple[int, int]]:
         """Return resident memory in kB and open files of every daemon."""
