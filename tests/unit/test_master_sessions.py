@@ -245,6 +245,22 @@ def test_client_that_was_given_up_is_told_of_a_commit_that_only_history_knows() 
     assert not later.core.seeking
 
 
+def test_client_that_was_given_up_is_told_of_a_sealed_commit_when_it_is_decided() -> None:
+    """Found by simulation: history did not know of it yet, the client was told ABORTED, and it was committed."""
+    r = Reign().run(C1)
+    r.storages[S2].answers.discard(s.Seal)
+    packet = r.finish(C1, mode=s.Mode.A)
+    underway = s.Underway(packet.ttid, packet.attempt, s.Progress.FINISHING, packet.parts)
+    r.say(C1, packet)
+    r.lose(C1)
+    r.tick(10.0)
+    welcomed = len(r.to(C1, s.Welcome))
+    r.client(C1, chello(packet.ttid.session, r.core.epoch, underway=(underway,)))
+    assert len(r.to(C1, s.Welcome)) == welcomed
+    r.say(S2, s.SealOk(packet.ttid, 1))
+    assert r.last_to(C1, s.Welcome).fates == (s.Fate(packet.ttid, 1, s.FateKind.COMMITTED, r.core.last),)
+
+
 def test_client_is_told_aborted_only_when_no_partition_knows_of_it() -> None:
     r = Reign().run(C1)
     underway = away(r)

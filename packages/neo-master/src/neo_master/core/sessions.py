@@ -96,9 +96,15 @@ class Sessions(MasterBase):
         )
 
     def must_wait(self, hello: CHello) -> bool:
-        """Whether something of that client is being aborted and not durably so."""
+        """Whether something of that client is being aborted and not durably so, or sealed, or looked for."""
+        if hello.session in self.going:
+            return True
         unsettled = (self.aborting, self.seeking)
-        return hello.session in self.going or any(u.ttid in which for u in hello.underway for which in unsettled)
+        # (What is sealed for a session that lives is UNCHANGED: its Finish is answered later.)
+        return any(
+            any(u.ttid in which for which in unsettled) or (u.ttid in self.sealing and self.is_gone(u.ttid.session))
+            for u in hello.underway
+        )
 
     def session_for(self, hello: CHello) -> Session:
         """Return the client's session, or a new one when it has none or it was given up."""

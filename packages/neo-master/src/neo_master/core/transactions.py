@@ -199,6 +199,8 @@ class Transactions(MasterBase):
         for other in sorted(self.clients):
             if other != client:
                 self.to_client(other, invalidate)
+        if self.hellos:  # of clients that were given up: one may have waited for this
+            self.rewelcome()
 
     def tail_for(self, storage: NodeId) -> tuple[Decision, ...]:
         """Return the commits above the durable mark that *storage* has not been told, in the order of tids.
