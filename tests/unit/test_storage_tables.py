@@ -194,6 +194,17 @@ def test_sync_drops_what_it_does_not_list() -> None:
     assert only(rig.flush(), SyncOk, S1) == SyncOk(P0, PAIR.version, ())
 
 
+def test_sync_that_a_commit_has_overtaken_brings_no_vote_back() -> None:
+    """Found by simulation: the decision was durable everywhere, and forgotten; recovery might have repeated it."""
+    rig = with_vote()
+    rig.commit(T1)
+    rig.receive(S1, forwarded(counter=2))
+    rig.commit(T2, counter=2, durable=T1)
+    assert ttid() not in rig.core.image.decisions
+    rig.receive(S1, sync(forwarded()))
+    assert ttid() not in rig.core.image.voted
+
+
 def test_sync_keeps_what_the_lead_knows_as_committed() -> None:
     rig = with_vote()
     rig.receive(S1, sync(decisions=(Decision(ttid(), 1, T1, (P0,)),)))

@@ -60,6 +60,8 @@ from neo_storage.core.tentative import Needed, Pieces, PiecesOf, Spool, Tentativ
 MAX_ATTEMPT: Final = 2**32 - 1
 EPOCHS_MAX: Final = 1000
 """Records of epochs, the newest ones, whose places in the log are known."""
+PAST_MAX: Final = 20_000
+"""Commits that are remembered after they have become durable everywhere; the oldest go first."""
 TOMBSTONES_MAX: Final = 20_000
 """Tombstones kept in one reign: the oldest go first. One is needed while a Fwd or Sync may be on its way."""
 
@@ -80,6 +82,10 @@ class Image:
         self.ceilings = kept.ceilings
         self.decisions: dict[Ttid, Decision] = {d.ttid: d for d in kept.decisions}
         self._lowest = min((d.tid for d in kept.decisions), default=MAX_TID)
+        self.past: dict[Ttid, Decision] = {}
+        """Decisions that were forgotten, the newest ones: a Sync, or a Fwd, may be on its way that knows only the vote.
+        In memory alone: what is on its way does not outlive the connections of this process.
+        """
         self.tombstones: dict[Ttid, int] = {t.ttid: t.attempt for t in kept.tombstones}
         self.pack_order = kept.pack_order
         self.pack_tid = kept.pack_tid
@@ -129,7 +135,11 @@ class Image:
 
     def is_superseded(self, ttid: Ttid, attempt: int) -> bool:
         """Return whether that attempt is decided already: committed, or aborted up to it."""
-        return ttid in self.decisions or self.tombstones.get(ttid, 0) >= attempt
+        return self.decision(ttid) is not None or self.tombstones.get(ttid, 0) >= attempt
+
+    def decision(self, ttid: Ttid) -> Decision | None:
+        """Return the decision to commit it, also some time after it was forgotten."""
+        return self.decisions.get(ttid) or self.past.get(ttid)
 
     def needed_from(self, durable: int) -> int:
         """Return the oldest log position that a restart, or the spool, needs.
@@ -161,7 +171,9 @@ class Image:
         """Forget the decisions up to *durable*. A mark that does not move costs nothing, however many there are."""
         if durable >= self._lowest:
             for ttid in [t for t, d in self.decisions.items() if d.tid <= durable]:
-                del self.decisions[ttid]
+                self.past[ttid] = self.decisions.pop(ttid)
+            while len(self.past) > PAST_MAX:
+                del self.past[next(iter(self.past))]
             self._lowest = min((d.tid for d in self.decisions.values()), default=MAX_TID)
 
     def _vote(self, position: int, record: Record) -> None:
@@ -272,6 +284,7 @@ def apply(image: Image, position: int, record: LogRecord) -> tuple[Op, ...]:
             return (ApplyIdentity(node, cluster_id),)
         case LogEpoch(epoch):
             image.epoch = epoch
+            image.past.clear()
             return (ApplyEpoch(epoch),)
         case LogTable(update):
             return _take_table(image, update.apply(EMPTY))

@@ -227,7 +227,7 @@ class Tables:
         mine = image.record(record.ttid, record.partition)
         if mine is not None and mine.attempt >= record.attempt:
             return False
-        if record.ttid in image.decisions:
+        if image.decision(record.ttid) is not None:
             return state == CellState.JOINING
         return not image.is_superseded(record.ttid, record.attempt)
 
@@ -250,7 +250,7 @@ class Tables:
             if mine.attempt == record.attempt and record.mode != mine.mode and mine.mode == Mode.A:
                 ground.write(LogSeal(record.ttid, record.attempt))
             return
-        decision = image.decisions.get(record.ttid)
+        decision = image.decision(record.ttid)
         if decision is not None:
             if state == CellState.JOINING:
                 ground.write(LogVote((record,)))
