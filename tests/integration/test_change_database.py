@@ -12,9 +12,9 @@ import yaml
 from persistent.mapping import PersistentMapping
 from ZODB.DB import DB
 
-from neo_admin.ports import free_ports
 from support.cluster import STOP_DEADLINE_S, Cluster
 from support.operator import Writer, counts, everything, neoadmin, ordered
+from support.ports import hold_ports
 from support.servers import SERVERS
 
 OPERATING = Path(__file__).parents[2] / "docs" / "operating.md"
@@ -35,7 +35,7 @@ def commands() -> list[list[str]]:
 
 def name_storage(cluster: Cluster, name: str, database: Mapping[str, Any]) -> None:
     """Name a new storage in the file."""
-    (port,) = free_ports(1)
+    (port,) = hold_ports(1)
     config = yaml.safe_load(cluster.config.read_text())
     storage = {**config["storages"]["s1"], "address": f"127.0.0.1:{port}"}
     storage["database"] = dict(database)

@@ -12,11 +12,11 @@ import pytest
 import yaml
 
 from neo_admin.link import Deadline, Link
-from neo_admin.ports import free_ports
 from neo_common.errors import HandshakeRefused, NeoError
 from neo_common.ids import NO_EPOCH, NO_NODE
 from neo_common.states import ClusterState, Role
 from neo_common.wire import schema as s
+from support.ports import hold_ports
 
 PROGRAM = Path(sys.executable).parent / "neomaster"
 WAIT_S = 15.0
@@ -26,7 +26,7 @@ class Masters:
     """Masters m1.. of one configuration, without storages."""
 
     def __init__(self, directory: Path, count: int) -> None:
-        ports = free_ports(count + 1)
+        ports = hold_ports(count + 1)
         self.addresses = {f"m{n + 1}": f"127.0.0.1:{ports[n]}" for n in range(count)}
         self.config = directory / "cluster.yaml"
         self.config.write_text(

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from neo_admin.ports import free_ports
 from neo_common.ids import NO_EPOCH, NO_NODE
 from neo_common.states import Role
 from neo_common.wire.codec import frame
 from neo_common.wire.schema import MAGIC, PROTOCOL_VERSION, Hello
 from support.nemesis.proxy import CLIENT, Proxies
+from support.ports import hold_ports
 
 SOON_S = 10.0
 SILENCE_S = 0.3
@@ -27,7 +27,7 @@ class Rig:
     """A node m1 that takes connections, behind a proxy."""
 
     def __init__(self) -> None:
-        self.dialled, behind = free_ports(2)
+        self.dialled, behind = hold_ports(2)
         self._listener = socket.create_server(("127.0.0.1", behind))
         self._listener.settimeout(SOON_S)
         self._open: list[socket.socket] = [self._listener]

@@ -16,8 +16,8 @@ import pytest
 import yaml
 from ZODB.DB import DB
 
-from neo_admin.ports import free_ports
 from support.cluster import PROGRAMS, START_DEADLINE_S, Cluster
+from support.ports import hold_ports
 from support.servers import MariaDB, PostgreSQL, Server
 
 KINDS = pytest.mark.parametrize("kind", [MariaDB, PostgreSQL])
@@ -41,13 +41,13 @@ class Intruder:
     ) -> None:
         """*is_alone*: it reaches no master."""
         config = yaml.safe_load(cluster.config.read_text())
-        (port,) = free_ports(1)
+        (port,) = hold_ports(1)
         storage = {**config["storages"]["s1"], "address": f"127.0.0.1:{port}", "directory": str(path / f"other-{name}")}
         config["storages"]["s1"].pop("database", None)  # the file of another machine: one file would not let it
         config["storages"][name] = {**storage, "database": database}
         if is_alone:
             for master in config["masters"].values():
-                master["address"] = f"127.0.0.1:{free_ports(1)[0]}"
+                master["address"] = f"127.0.0.1:{hold_ports(1)[0]}"
         file = path / f"other-{name}.yaml"
         file.write_text(yaml.safe_dump(config))
         self._log = path / f"other-{name}.log"

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from support.cluster import Cluster
-from support.zope import Zope, free_port
+from support.ports import hold_ports
+from support.zope import Zope
 
 
 def create(zope: Zope, name: str) -> None:
@@ -60,7 +61,7 @@ def test_two_zopes_share_a_cluster(tmp_path: Path) -> None:
     with Cluster(tmp_path / "cluster", storages=2, replicas=1) as cluster:
         section = cluster.zconfig_section()
         with (
-            Zope(tmp_path / "one", section, free_port()) as one,
-            Zope(tmp_path / "other", section, free_port()) as other,
+            Zope(tmp_path / "one", section, hold_ports(1)[0]) as one,
+            Zope(tmp_path / "other", section, hold_ports(1)[0]) as other,
         ):
             use(one, other)

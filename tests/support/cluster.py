@@ -18,9 +18,9 @@ import yaml
 
 import neo_client
 from neo_admin.certificates import Authority, write_secret
-from neo_admin.ports import free_ports
 from neo_common.states import Role
 from neo_common.wire.guard import Identity
+from support.ports import hold_ports
 
 PROGRAMS = Path(sys.executable).parent
 START_DEADLINE_S = 60.0
@@ -51,7 +51,7 @@ class Cluster:
         self.directory = directory
         self.environ = {**os.environ, **(environ or {})}
         directory.mkdir(parents=True, exist_ok=True)
-        ports = iter(free_ports(masters + storages + admins))
+        ports = iter(hold_ports(masters + storages + admins))
         self.masters = [f"m{n + 1}" for n in range(masters)]
         self.storages = [f"s{n + 1}" for n in range(storages)]
         self.admins = [f"a{n + 1}" for n in range(admins)]

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from neo_admin.ports import free_ports
 from neo_common.errors import BackendError
 from neo_storage.backends.mysql.backend import MysqlBackend
 from neo_storage.backends.postgresql.backend import PostgresqlBackend
 from neo_storage.backends.server import ServerBackend
 from neo_storage.backends.tls import NO_TLS, ServerTls
+from support.ports import hold_ports
 from support.servers import MariaDB, Server
 
 USER = "storage"
@@ -23,7 +23,7 @@ class Door:
 
     def __init__(self, kind: type[Server], options: dict[str, str] | None = None) -> None:
         """*options*: more of the server's."""
-        (self.port,) = free_ports(1)
+        (self.port,) = hold_ports(1)
         self.is_mysql = kind is MariaDB
         if self.is_mysql:
             own = {"skip-networking": "0", "bind-address": HOST, "port": str(self.port)}

@@ -2,7 +2,6 @@
 
 import base64
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -88,11 +87,3 @@ class Zope:
             raise AssertionError(
                 f"{path}: {error.code} {error.read().decode(errors='replace')[-1500:]}\n{self.log()}"
             ) from error
-
-
-def free_port() -> int:
-    """Return a TCP port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

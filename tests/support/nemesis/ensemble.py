@@ -11,7 +11,6 @@ from typing import Any, Self
 
 import yaml
 
-from neo_admin.ports import free_ports
 from neo_common.ids import MAX_TID, Epoch, Partition, Tid
 from neo_common.model.partition_table import EMPTY, PartitionTable
 from neo_common.states import CellState, ClusterState, NodeState, Role, node_id, role_of
@@ -29,6 +28,7 @@ from support.cluster import Cluster
 from support.nemesis.images import Image, images_work
 from support.nemesis.proxy import CLIENT, Proxies
 from support.nemesis.schedule import Shape
+from support.ports import hold_ports
 from support.raw_client import Gone, RawConnection
 from support.servers import Managed, MariaDB, PostgreSQL, Server
 from support.zygote import Zygote
@@ -57,7 +57,7 @@ class Ensemble(Cluster):
         made = {kind: KINDS[kind]() for kind in sorted(set(shape.servers) & set(KINDS))}
         self.servers: dict[str, Server | Managed] = {}
         """Who keeps the database of each storage, if that is not SQLite. Only managed ones lose their disk with it."""
-        behind = free_ports(len(self.names))
+        behind = hold_ports(len(self.names))
         self.direct = {name: f"127.0.0.1:{port}" for name, port in zip(self.names, behind, strict=True)}
         """Where nodes really listen."""
         self.images: dict[str, Image] = {}
