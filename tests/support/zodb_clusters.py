@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 import neo_client
 from support.cluster import Cluster
 from support.servers import SERVERS
@@ -57,8 +59,12 @@ class QuickCluster(Cluster):
             databases=[server.settings(database) for server, database in self.servers],
             settings={"timeouts": PATIENT},
         )
-        text = self.config.read_text().replace("segment: 4MB", "segment: 1MB")
-        self.config.write_text(text)
+        config = yaml.safe_load(self.config.read_text())
+        for storage in config["storages"].values():
+            # Both are written in full when a storage starts: small ones, as each test has storages of its own.
+            storage["log"]["segment"] = "1MB"
+            storage.setdefault("database", {"checkpoint": "1MB"})
+        self.config.write_text(yaml.safe_dump(config))
         self._zygote = zygote
         self.daemons: list[Daemon] = [self.start_daemon(name) for name in self.names]
 
