@@ -31,6 +31,7 @@ class Cluster:
     """Masters m1.., storages s1.., admins a1.., all on loopback. As a context manager: started inside, stopped after.
 
     `settings` is merged into the configuration: {"limits": {"object": "1MB"}}. `protection`: "tls", "secret" or "".
+    `unix`: nodes listen at sockets in *directory*.
     `environ` is added to the environment of the daemons.
     """
 
@@ -44,6 +45,7 @@ class Cluster:
         partitions: int = 12,
         admins: int = 0,
         protection: str = "",
+        unix: bool = False,
         environ: Mapping[str, str] | None = None,
         settings: Mapping[str, Mapping[str, Any]] | None = None,
         databases: Sequence[Mapping[str, Any]] = (),
@@ -55,7 +57,9 @@ class Cluster:
         self.masters = [f"m{n + 1}" for n in range(masters)]
         self.storages = [f"s{n + 1}" for n in range(storages)]
         self.admins = [f"a{n + 1}" for n in range(admins)]
-        self.addresses = {name: f"127.0.0.1:{next(ports)}" for name in self.names}
+        self.addresses = {
+            name: f"unix:{directory / name}.socket" if unix else f"127.0.0.1:{next(ports)}" for name in self.names
+        }
         config: dict[str, Any] = {
             "cluster": {"name": "test", "partitions": partitions, "replicas": replicas},
             "masters": {name: {"address": self.addresses[name]} for name in self.masters},
@@ -105,7 +109,7 @@ class Cluster:
     @property
     def uri(self) -> str:
         """How zodburi opens it."""
-        masters = ",".join(self.addresses[name] for name in self.masters)
+        masters = ",".join(self.addresses[name].replace("/", "%2F") for name in self.masters)
         return f"neo://test@{masters}" + (f"?{urlencode(self.protection)}" if self.protection else "")
 
     def zconfig_section(self, **options: str) -> str:

@@ -161,6 +161,7 @@ def test_uri_keeps_what_is_the_databases() -> None:
     found, rest = parse_uri("neo://my%20shop@a:1,[::1]:2?wait_timeout=5s&compress=off&connection_pool_size=3")
     assert found == {"name": "my shop", "masters": ("a:1", "[::1]:2"), "wait_timeout_s": 5.0, "compress": "none"}
     assert rest == {"connection_pool_size": "3"}
+    assert parse_uri("neo://shop@unix:%2Frun%2Fm1.sock,b:2")[0]["masters"] == ("unix:/run/m1.sock", "b:2")
     for wrong in ("neo://a:1", "neo://shop@", "zeo://shop@a:1", "neo://shop@a:1?cache_size=big"):
         with pytest.raises(ConfigError):
             parse_uri(wrong)

@@ -1,5 +1,6 @@
 """`neo://name@host:port,host2:port?options`: for Pyramid and everything else that knows zodburi.
 
+A Unix socket is written with `%2F` for each slash: `neo://name@unix:%2Frun%2Fneo.sock`.
 Storage options have the names of the ZConfig section with underscores; `database_name` and `connection_*` are the
 database's, as with zodburi's own schemes; anything else is handed on to the database. There is no way to write the
 secret itself: a URI ends in logs and process lists.
@@ -51,7 +52,7 @@ def parse_uri(uri: str) -> tuple[dict[str, Any], dict[str, str]]:
     name, at, masters = parts.netloc.rpartition("@")
     if parts.scheme != "neo" or not at or not name or not masters:
         raise ConfigError(f"{uri!r} is no address of a cluster; expected neo://name@host:port,host2:port?options")
-    found: dict[str, Any] = {"name": unquote(name), "masters": split_masters(masters)}
+    found: dict[str, Any] = {"name": unquote(name), "masters": tuple(map(unquote, split_masters(masters)))}
     rest: dict[str, str] = {}
     for key, value in parse_qsl(parts.query, keep_blank_values=True):
         if key not in _OPTIONS:
