@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,15 +112,26 @@ def _set_clock_by(path: Path) -> None:
     Clock.now = now  # type: ignore[method-assign]
 
 
+def _know_keys(keys_of: Callable[[type], Mapping[str, Any]], section: type) -> None:
+    """Have all keys of the configuration looked up already."""
+    for key in keys_of(section).values():
+        if key.is_section:
+            _know_keys(keys_of, key.type)
+
+
 def _serve() -> None:
     # The programs patch the standard library when they are imported. What is used here must start no hub: it would not
     # survive a fork.
     import gevent.resolver.thread  # noqa: F401, PLC0415  each of them would import it
     from gevent import monkey  # noqa: PLC0415
 
+    from neo_common.config.keys import NODE_SECTIONS, keys_of  # noqa: PLC0415
+    from neo_common.config.sections import Config  # noqa: PLC0415
     from neo_master.__main__ import main as master  # noqa: PLC0415
     from neo_storage.__main__ import main as storage  # noqa: PLC0415
 
+    for section in (Config, *NODE_SECTIONS.values()):
+        _know_keys(keys_of, section)
     # To look through what is here is a third of a daemon's start, and gives it pages of its own.
     gc.collect()
     gc.freeze()

@@ -1,6 +1,8 @@
 """From the sections to the keys of the file, and back: names, types, bounds, defaults. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from types import MappingProxyType
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from neo_common.config.sections import About, Admin, Config, Master, Storage
@@ -93,13 +95,24 @@ class Key:
         return str(value)
 
 
-def keys_of(section: type) -> dict[str, Key]:
+def keys_of(section: type) -> Mapping[str, Key]:
     """Return the keys of *section* by their names in the file, in the order of the dataclass.
 
     >>> from neo_common.config.sections import Timeouts
     >>> keys_of(Timeouts)["lease"].field
     'lease_s'
     """
+    found = _known.get(section)
+    if found is None:
+        found = _known[section] = MappingProxyType(_read(section))
+    return found
+
+
+_known: Final[dict[type, Mapping[str, Key]]] = {}
+"""To look through annotations takes longer than to read a file with all keys."""
+
+
+def _read(section: type) -> dict[str, Key]:
     hints = get_type_hints(section, include_extras=True)
     found = {}
     for item in fields(section):
