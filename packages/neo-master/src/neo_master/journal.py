@@ -5,7 +5,6 @@ table. A record that was being written when the power went is at the end and is 
 Damage anywhere else is an error: a master that has forgotten a promise must not go on as if it remembered.
 """
 
-import os
 from collections import deque
 from pathlib import Path
 from typing import Final
@@ -15,6 +14,7 @@ from neo_common.runtime.exclusive import ExclusiveLock
 from neo_common.wire.codec import decode, encode
 from neo_master.core.effects import Kept
 from neo_master.framing import Damage, framed, payloads
+from neo_master.record_file import RecordFile
 
 FORMAT: Final = 1
 """Version of the framing and of `Kept`. Who does not know it exactly reads nothing: there is no minimum reader."""
@@ -41,7 +41,7 @@ class Journal:
         self._lock = ExclusiveLock(directory / "lock", f"the directory of a master, {directory}")
         self._path = directory / "journal"
         self._history: deque[Kept] = deque(maxlen=HISTORY_MAX)
-        self._descriptor = -1
+        self._file = RecordFile(self._path, _MAGIC)
         try:
             self._open()
         except BaseException:
@@ -63,25 +63,21 @@ class Journal:
         try:
             self._note(kept)
             data = _record(kept)
-            if self._size + len(data) > max(_COMPACT_BYTES, 2 * self._kept_bytes()):
+            if self._file.size + len(data) > max(_COMPACT_BYTES, 2 * self._kept_bytes()):
                 self._rewrite()
             else:
-                _write_all(self._descriptor, data)
-                os.fdatasync(self._descriptor)
-                self._size += len(data)
+                self._file.append(data, durable=True)
         except OSError as error:
             raise BackendError(f"cannot write {self._path}: {error}") from error
 
     def close(self) -> None:
         """Release everything; harmless when done already."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._file.close()
         self._lock.release()
 
     def _open(self) -> None:
         try:
-            data = self._path.read_bytes() if self._path.exists() else b""
+            data = self._file.read()
         except OSError as error:
             raise BackendError(f"cannot read {self._path}: {error}") from error
         for kept in _records(data, self._path):
@@ -101,30 +97,7 @@ class Journal:
 
     def _rewrite(self) -> None:
         """Replace the file by one with the history only."""
-        beside = self._path.with_suffix(".new")
-        data = _MAGIC + b"".join(_record(k) for k in self._history)
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        try:
-            _write_all(descriptor, data)
-            os.fsync(descriptor)
-            os.replace(beside, self._path)
-            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        self._descriptor, self._size = descriptor, len(data)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+        self._file.replace(encode(k) for k in self._history)
 
 
 def _record(kept: Kept) -> bytes:

@@ -4,7 +4,6 @@ A crash of the process loses nothing, a power cut the last seconds: other master
 So whatever cannot be read ends the file for us, and is dropped; the journal, which is flushed, is not so lenient.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -14,6 +13,7 @@ from neo_common.wire.codec import decode, encode
 from neo_common.wire.schema import Page
 from neo_master.core.holding import Holding
 from neo_master.framing import Damage, framed, payloads
+from neo_master.record_file import RecordFile
 
 FORMAT: Final = 1
 """Version of the framing and of `Page`."""
@@ -32,13 +32,12 @@ class Notes:
         Raises: BackendError when it cannot be read or written, or is a newer NEO's.
         """
         self._path = directory / "settled"
-        self._descriptor = -1
+        self._file = RecordFile(self._path, _MAGIC)
         self.dropped = 0
         """Bytes at the end that could not be read."""
         self._written = Holding()
         try:
-            data = self._path.read_bytes() if self._path.exists() else b""
-            self._read(data)
+            self._read(self._file.read())
             self._rewrite()
         except OSError as error:
             raise BackendError(f"cannot use {self._path}: {error}") from error
@@ -56,19 +55,16 @@ class Notes:
             for page in pages:
                 self._written.take(page)
             data = b"".join(framed(encode(page)) for page in pages)
-            if self._size + len(data) > _COMPACT_BYTES:
+            if self._file.size + len(data) > _COMPACT_BYTES:
                 self._rewrite()
             else:
-                _write_all(self._descriptor, data)
-                self._size += len(data)
+                self._file.append(data, durable=False)
         except OSError as error:
             raise BackendError(f"cannot write {self._path}: {error}") from error
 
     def close(self) -> None:
         """Release the file; harmless when done already."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._file.close()
 
     def _read(self, data: bytes) -> None:
         if data.startswith(_NAME) and data[len(_NAME) : len(_MAGIC)] > _MAGIC[-1:]:
@@ -87,21 +83,4 @@ class Notes:
 
     def _rewrite(self) -> None:
         """Replace the file by one with what is held only."""
-        beside = self._path.with_suffix(".new")
-        data = _MAGIC + b"".join(framed(encode(page)) for page in self._written.pages())
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        try:
-            _write_all(descriptor, data)
-            os.fsync(descriptor)
-            os.replace(beside, self._path)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        self.close()
-        self._descriptor, self._size = descriptor, len(data)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+        self._file.replace(encode(page) for page in self._written.pages())
