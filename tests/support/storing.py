@@ -171,9 +171,10 @@ class Storing(Seeker):
     def after_events(self) -> None:
         self.seek()
         wanted = self.core.wanted_peers()
-        for storage in self.world.of_role(Role.STORAGE):
-            if storage.node in wanted:
-                self.dial(storage)
+        if not wanted <= self.connections.keys():
+            for storage in self.world.of_role(Role.STORAGE):
+                if storage.node in wanted:
+                    self.dial(storage)
 
     def perform(self, effect: object) -> None:
         disk = self.disk

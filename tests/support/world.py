@@ -104,6 +104,7 @@ class World:
         self.reads_at_once = True
         """Whether storages have databases that answer at once, as SQLite does, or take their time, as servers do."""
         self._blocked: set[tuple[str, str]] = set()
+        self._in_order: list[Process] = []
 
     def set_temper(self, temper: Temper) -> None:
         """From now on things are as fast as *temper* says."""
@@ -187,13 +188,20 @@ class World:
         """Add a line to the history."""
         self.history.append(Entry(self.now, who, what, detail))
 
+    def add(self, process: "Process") -> None:
+        """Take in a process, in place of one of that name."""
+        self.processes[process.name] = process
+        self._in_order = []
+
     def by_node(self, node: NodeId) -> Process | None:
         """Return the process with that id."""
         return next((p for p in self.processes.values() if p.node == node), None)
 
     def of_role(self, role: Role) -> list[Process]:
         """Return the processes of a role, in the order of their names."""
-        return [p for _, p in sorted(self.processes.items()) if p.role == role]
+        if not self._in_order:
+            self._in_order = [p for _, p in sorted(self.processes.items())]
+        return [p for p in self._in_order if p.role == role]
 
 
 class Process:
@@ -211,7 +219,7 @@ class Process:
         """Dies when so many more effects were performed (a fault sets it)."""
         self.restart_delay_s: float | None = None
         self.core: Core | None = None
-        world.processes[name] = self
+        world.add(self)
         self._clear()
 
     def __repr__(self) -> str:

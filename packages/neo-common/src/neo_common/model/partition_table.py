@@ -35,7 +35,7 @@ class PartitionTable:
     operators have ordered and is not done yet. Equal when version, replicas, rows and orders are.
     """
 
-    __slots__ = ("_leads", "_readable", "_written", "orders", "replicas", "rows", "version")
+    __slots__ = ("_leads", "_of", "_readable", "_written", "orders", "replicas", "rows", "version")
 
     def __init__(self, version: Version, replicas: int, rows: Iterable[Row], orders: Orders = NO_ORDERS) -> None:
         self.version = version
@@ -45,6 +45,8 @@ class PartitionTable:
         self._leads: list[NodeId | None] = [next((n for n, s in row if s == _U), None) for row in self.rows]
         self._readable = [tuple(n for n, s in row if s in _READABLE) for row in self.rows]
         self._written = [tuple(n for n, s in row if s in _WRITTEN) for row in self.rows]
+        self._of: dict[NodeId, tuple[Partition, ...]] = {}
+        """What was asked of `partitions_of`."""
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -99,7 +101,11 @@ class PartitionTable:
 
     def partitions_of(self, node: NodeId) -> tuple[Partition, ...]:
         """Return the partitions of which *node* has a cell in any state, ascending."""
-        return tuple(Partition(p) for p, row in enumerate(self.rows) if any(n == node for n, _ in row))
+        found = self._of.get(node)
+        if found is None:
+            found = tuple(Partition(p) for p, row in enumerate(self.rows) if any(n == node for n, _ in row))
+            self._of[node] = found
+        return found
 
     def changed(
         self,
