@@ -188,7 +188,7 @@ class World:
         """Add a line to the history."""
         self.history.append(Entry(self.now, who, what, detail))
 
-    def add(self, process: "Process") -> None:
+    def add(self, process: Process) -> None:
         """Take in a process, in place of one of that name."""
         self.processes[process.name] = process
         self._in_order = []
