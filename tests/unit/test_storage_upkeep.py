@@ -114,6 +114,29 @@ def test_pack_order_that_was_missed_is_done() -> None:
     assert [p.tid for p in rig.packs] == [T2]
 
 
+def test_cell_that_becomes_readable_after_a_pack_is_packed_too() -> None:
+    """It may have copied from a cell that was not packed yet."""
+    rig = Rig(S2).serve(table(((S1, U), (S2, O)), ((S2, U),)))
+    rig.receive(M1, Pack(7, T2))
+    rig.flush()
+    rig.packed(Packed(7, P1, 1, 100))
+    rig.set_table(table(((S1, U), (S2, U)), ((S2, U),), ptid=2))
+    assert tuple(rig.packs[-1]) == (7, T2, (P0,))
+    assert only(rig.packed(Packed(7, P0, 3, 300)), PackProgress) == PackProgress(7, 2, 2, 4, 400)
+
+
+def test_cell_that_is_not_readable_any_more_is_not_packed() -> None:
+    """While it copies it may lack what is current, and have what never was: nobody can tell what a pack must leave."""
+    rig = Rig(S2).serve(table(((S1, U), (S2, U)), ((S2, U),)))
+    rig.receive(M1, Pack(7, T2))
+    rig.flush()
+    assert [tuple(p) for p in rig.packs] == [(7, T2, (P0, P1))]
+    told = rig.set_table(table(((S1, U), (S2, O)), ((S2, U),), ptid=2))
+    assert [tuple(p) for p in rig.packs[1:]] == [(7, T2, (P1,))]
+    assert only(told, PackProgress) == PackProgress(7, 0, 1, 0, 0)
+    assert of(rig.packed(Packed(7, P0, 0, 0)), PackProgress)[0].cells_done == 0, "it was done just before"
+
+
 def test_garbage_is_removed_but_not_what_is_newer_or_being_written() -> None:
     rig = Rig().serve()
     rig.write_all(T1, write(0), write(2), write(4), counter=1)

@@ -319,6 +319,7 @@ class StorageCore:
         self.ground.damaged.clear()
         self.ground.confirm_commits()
         self.upkeep.erase()
+        self.upkeep.follow_table()
         self.upkeep.stop_when_done()
 
     def _lost(self, peer: NodeId, *, is_ended: bool) -> None:

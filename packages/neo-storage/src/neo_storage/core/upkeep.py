@@ -1,8 +1,8 @@
 """What a storage does beside transactions: ceilings, packing, garbage, its state, stopping. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from neo_common.ids import NO_TID, NodeId, Partition, Seconds, Tid
+from neo_common.ids import NO_TID, NO_VERSION, NodeId, Partition, Seconds, Tid, Version
 from neo_common.wire.schema import (
     CeilingsOk,
     Collect,
@@ -24,8 +24,9 @@ class PackRun:
     """A pack under way."""
 
     order: int
-    total: int
-    done: int = 0
+    cells: set[Partition] = field(default_factory=set)
+    """Those that are readable."""
+    done: set[Partition] = field(default_factory=set)
     revisions: int = 0
     bytes: int = 0
 
@@ -37,6 +38,8 @@ class Upkeep:
         self._ground = ground
         self._votes = votes
         self.run: PackRun | None = None
+        self._packed_at: Version = NO_VERSION
+        """The table whose readable cells are being packed."""
         self._disk = DiskUsage(0, 0)
         self._told: tuple[bool, Seconds] | None = None
         self._stopping: str | None = None
@@ -68,30 +71,50 @@ class Upkeep:
             self._begin_pack()
 
     def _begin_pack(self) -> None:
-        """Pack the cells that are readable. What a joining cell has comes packed from its source."""
-        ground, image = self._ground, self._ground.image
-        if self.run is not None and self.run.order == image.pack_order:
+        """Pack the cells that are readable; others when they have become so."""
+        if self.run is not None and self.run.order == self._ground.image.pack_order:
             return
-        cells = tuple(p for p in ground.partitions() if ground.is_readable(p))
-        self.run = PackRun(image.pack_order, len(cells))
+        self.run = PackRun(self._ground.image.pack_order)
+        self._pack_cells(self.run)
         self._tell_pack()
-        if cells:
-            ground.order(PackCells(image.pack_order, image.pack_tid, cells))
+
+    def follow_table(self) -> None:
+        """A cell that has become readable is packed too: what it has copied may be from before the pack.
+
+        One that is readable no more is let alone: while it copies nobody can tell what is current in it.
+        """
+        version = self._ground.image.table.version
+        if version != self._packed_at:
+            self._packed_at = version
+            if self.run is not None and self._pack_cells(self.run):
+                self._tell_pack()
+
+    def _pack_cells(self, run: PackRun) -> bool:
+        """Order the cells that are readable now to be packed, if they are not the same as before; return whether."""
+        ground, image = self._ground, self._ground.image
+        cells = {p for p in ground.partitions() if ground.is_readable(p)}
+        if cells == run.cells:
+            return False
+        run.cells = cells
+        run.done &= cells
+        ground.order(PackCells(run.order, image.pack_tid, tuple(sorted(cells - run.done))))
+        return True
 
     def on_packed(self, event: Packed) -> None:
         """A cell is done."""
-        if self.run is not None and self.run.order == event.order:
-            self.run.done += 1
-            self.run.revisions += event.revisions_removed
-            self.run.bytes += event.bytes_removed
+        run = self.run
+        if run is not None and run.order == event.order:
+            if event.partition in run.cells:
+                run.done.add(event.partition)
+            run.revisions += event.revisions_removed
+            run.bytes += event.bytes_removed
             self._tell_pack()
 
     def _tell_pack(self) -> None:
         run = self.run
         if run is not None:
-            self._ground.send(
-                self._ground.master, PackProgress(run.order, run.done, run.total, run.revisions, run.bytes)
-            )
+            told = PackProgress(run.order, len(run.done), len(run.cells), run.revisions, run.bytes)
+            self._ground.send(self._ground.master, told)
 
     # ---- dropped cells
 
