@@ -892,6 +892,19 @@ class BackendContract:
         assert backend.current(P0, Oid(0)) == NO_TID
         reader.close()
 
+    def test_cell_that_has_copied_from_before_a_pack_is_packed_anew(self, tabled: Backend) -> None:
+        tabled.apply([commit(t, write(0, b"v"), write(2, b"w")) for t in (T1, T2, T3)], 1)
+        assert self.pack(tabled, P0, T2) == (1, 2, 2)
+        reader = tabled.range_reader()
+        later = Revision(Oid(4), T4, NO_TID, data(b"later"))
+        tabled.apply([ApplyCopy(P0, (Transaction(T4, ttid(4), META, (P0,), (later,)),), ())], 2)
+        assert reader.packed(P0) == (T2, True), "what is newer does not matter"
+        old = Revision(Oid(0), T1, NO_TID, data(b"v"))
+        tabled.apply([ApplyCopy(P0, (Transaction(T1, ttid(1), META, (P0,), (old,)),), ())], 3)
+        assert reader.packed(P0) == (NO_TID, True)
+        reader.close()
+        assert self.pack(tabled, P0, T2) == (1, 1, 1)
+
     def test_state_of_a_pack_is_told(self, tabled: Backend) -> None:
         tabled.apply([commit(Tid(n << 32), write(0, b"%d" % n), write(2, b"x")) for n in range(1, 9)], 1)
         reader = tabled.range_reader()

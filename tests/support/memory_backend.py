@@ -279,6 +279,9 @@ class MemoryBackend:
                     self._copy(partition, transaction, pieces)
                 for decision in decisions:
                     s.decisions[decision.ttid] = decision
+                packed_to, _ = s.cursors.get(partition, (NO_TID, None))
+                if any(t.tid <= packed_to for t in transactions):
+                    del s.cursors[partition]
             case ApplyDrop(partition, places, tids):
                 for oid, revisions in sorted(s.cells.get(partition, {}).items()):
                     gone = [r for r in revisions if r.tid in tids or Place(r.tid, oid) in places]

@@ -165,6 +165,9 @@ class ApplyTruncate(NamedTuple):
 class ApplyCopy(NamedTuple):
     """Committed history from another cell. A transaction may come in several parts; what is there already stays.
 
+    With anything at or below the tid to which the cell is packed, or being packed, it is so no more: `pack_step` begins
+    anew.
+
     `pieces` gives the pieces of an oid in order, of the one transaction for values in pieces.
     """
 

@@ -79,6 +79,7 @@ SELECT tid FROM {t} WHERE "partition" = ?1 AND tid BETWEEN ?2 AND ?3 ORDER BY ti
         )
         self.obj_revisions = s(f"""
 SELECT tid, data_id, size FROM {o} WHERE "partition" = ?1 AND oid = ?2 ORDER BY tid""")
+        self.unpack = s('DELETE FROM pack WHERE "partition" = ?1 AND tid >= ?2')
         self.pack_cursor = s('SELECT tid, next_oid FROM pack WHERE "partition" = ?1')
         self.pack_scan = scan(f"""
 SELECT oid, tid, compression, data_id, size FROM {o}

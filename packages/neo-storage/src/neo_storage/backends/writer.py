@@ -113,6 +113,8 @@ class Writer:
                         self._add_obj(partition, revision.oid, copied.tid, revision.data, revision.copied_from, pieces)
                 for decision in decisions:
                     self._decide(decision)
+                if transactions:  # what came may be from before the pack: the cell is not packed any more
+                    self._db.run(self._sql.unpack, (partition, min(t.tid for t in transactions)))
             case ApplyDecision(decision):
                 self._decide(decision)
             case ApplyAbort(tombstone):
