@@ -101,6 +101,31 @@ def test_pack_of_a_former_reign_goes_on() -> None:
     assert r.ask(C1, s.AskPackState()).cells_done == 2
 
 
+def test_pack_that_a_storage_has_missed_is_repeated_in_the_next_reign() -> None:
+    """It was away when the pack was promised, and comes back with all others: no Adopt tells it."""
+    former = Reign(replicas=0).run()
+    r = Reign(replicas=0)
+    for storage, packed in ((S1, 5), (S2, 4)):
+        r.storages[storage] = former.storages[storage]
+        r.storages[storage].packed = Tid(packed)
+    r.dial(S1, S2)
+    assert r.core.is_running
+    (order,) = r.to(S2, s.Pack)
+    assert order.tid == 5
+    assert r.to(S1, s.Pack) == [order]
+
+
+def test_no_pack_is_repeated_that_all_have_done() -> None:
+    former = Reign().run()
+    r = Reign()
+    for storage in (S1, S2):
+        r.storages[storage] = former.storages[storage]
+        r.storages[storage].packed = Tid(5)
+    r.dial(S1, S2)
+    assert r.core.is_running
+    assert r.to(S1, s.Pack) == r.to(S2, s.Pack) == []
+
+
 def test_pack_needs_a_running_cluster() -> None:
     r = Reign()
     r.admin()

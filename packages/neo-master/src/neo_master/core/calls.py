@@ -502,6 +502,10 @@ class Calls(ABC):
         """Tell a storage of the pack under way (packs)."""
 
     @abstractmethod
+    def repeat_pack(self) -> None:
+        """A reign begins: have done what was missed of former packs (packs)."""
+
+    @abstractmethod
     def packs_storage_lost(self, storage: NodeId) -> None:
         """Do not wait for it any more (packs)."""
 

@@ -44,16 +44,27 @@ class Packs(MasterBase):
             self.refuse(peer, request, f"a pack to tid {self.pack.tid:#x} is under way: {done} of {total} cells done")
         else:
             tid = max(self.packed, self.pack_tid(packet.tid))  # what lies below is packed already
-            self.pack_count += 1
-            order = PackOrder((self.epoch >> 24) << 32 | self.pack_count, tid, self.now.wall)
-            order.asked_by.append((peer, request))
-            self.pack = order
             self.packed = tid
             self.put_forward(self.proposed_table)
-            self.log(INFO, f"pack {order.number:#x} to tid {tid:#x}: {packet.reason}")
-            for storage in sorted(self.obeying):
-                self.tell_pack(storage)
+            self.begin_pack(packet.reason).asked_by.append((peer, request))
             self.check_pack()
+
+    def begin_pack(self, reason: str) -> PackOrder:
+        """Order every storage that is there to pack to `packed`."""
+        self.pack_count += 1
+        order = PackOrder((self.epoch >> 24) << 32 | self.pack_count, self.packed, self.now.wall)
+        self.pack = order
+        self.log(INFO, f"pack {order.number:#x} to tid {order.tid:#x}: {reason}")
+        for storage in sorted(self.obeying):
+            self.tell_pack(storage)
+        return order
+
+    def repeat_pack(self) -> None:
+        """A reign begins: what a storage has missed of former packs, as it was away, it must do now."""
+        nodes = sorted(self.replies.keys() & self.obeying & self.pt.nodes())
+        behind = [n for n in nodes if self.replies[n].packed < self.packed]
+        if behind:
+            self.begin_pack(f"{', '.join(map(self.text, behind))} missed the last one")
 
     def pack_tid(self, wanted: Tid) -> Tid:
         """Return where to pack to: never above the durable mark."""

@@ -642,6 +642,7 @@ class Recovery(MasterBase):
         for storage in sorted(self.adopted):
             self.serves(storage)
         self.advance_durable()
+        self.repeat_pack()
         hellos, self.hellos = self.hellos, {}
         for client in sorted(hellos):
             self.welcome(client, hellos[client])
