@@ -94,6 +94,22 @@ def test_pack_does_not_wait_for_a_lost_storage() -> None:
     assert isinstance(r.answered[C1, 9], s.AnswerPack)
 
 
+def test_pack_that_no_storage_knows_is_not_promised() -> None:
+    """All are lost: if the primary dies too nobody has ever heard of it."""
+    r = Reign().run(C1)
+    tid = durable(r)
+    for storage in (S1, S2):
+        r.storages[storage].answers.discard(s.Pack)
+    assert r.ask(C1, s.AskPack(tid, "")) is None
+    r.lose(S1, S2)
+    assert (C1, 9) not in r.answered
+    r.admin()
+    assert isinstance(r.ask(A1, s.AskPack(tid, "")), s.Error), "who asked first still waits for an answer"
+    r.storages[S1].answers.add(s.Pack)
+    r.dial(S1)
+    assert isinstance(r.answered[C1, 9], s.AnswerPack)
+
+
 def test_pack_of_a_former_reign_goes_on() -> None:
     r = Reign().run(C1)
     number = r.core.epoch << 40

@@ -80,8 +80,8 @@ class Packs(MasterBase):
             self.send(storage, Pack(order.number, order.tid))
 
     def is_pack_over(self, order: PackOrder) -> bool:
-        """Whether every storage that has the order is through."""
-        return all(p is not None and p[0] >= p[1] for p in order.progress.values())
+        """Whether every storage that has the order is through, and who asked for it was answered."""
+        return not order.asked_by and all(p is not None and p[0] >= p[1] for p in order.progress.values())
 
     def pack_totals(self, order: PackOrder) -> tuple[int, int, int, int]:
         """Return cells done, cells in all, revisions and bytes removed."""
@@ -105,8 +105,11 @@ class Packs(MasterBase):
             self.check_pack()
 
     def check_pack(self) -> None:
-        """Answer who has asked for the pack, when every storage in service has the order durably."""
-        if self.pack is not None and all(p is not None for p in self.pack.progress.values()):
+        """Answer who has asked for the pack, when every storage in service has the order durably.
+
+        One at least: whoever is there in the next reign hears of it then. When all are lost it waits for one to return.
+        """
+        if self.pack is not None and self.pack.progress and None not in self.pack.progress.values():
             asked_by, self.pack.asked_by = self.pack.asked_by, []
             for peer, request in asked_by:
                 self.send(peer, AnswerPack(self.pack.number, self.pack.tid), request)
