@@ -117,6 +117,57 @@ def heard_out_of_order(o: Oracle) -> None:
     o.invalidated("C2", T1)
 
 
+def twice(o: Oracle) -> None:
+    """A writes X, then B does, knowing that."""
+    o.publish(E1, A, 1, T1)
+    o.voting("C2", B, 2, (P0,), [(X, T1)], [], Mode.C)
+    o.publish(E1, B, 2, T2)
+
+
+def packed_too_far(o: Oracle) -> None:
+    twice(o)
+    o.pack_wanted(T1)
+    o.packs(T2)
+
+
+def packed_the_present(o: Oracle) -> None:
+    twice(o)
+    o.pack_wanted(T3)
+    o.packs(T3)
+
+
+def current_is_packed_away(o: Oracle) -> None:
+    twice(o)
+    o.pack_wanted(T1)
+    o.packs(T1)
+    o.serves("S1", X, [(T2, B)])
+
+
+def promised_for_nothing(o: Oracle) -> None:
+    twice(o)
+    o.pack_promises(T1)
+
+
+def pack_forgotten(o: Oracle) -> None:
+    twice(o)
+    o.pack_wanted(T2)
+    o.packs(T2)
+    o.pack_promises(T2)
+    o.serves("S1", X, [(T1, A), (T2, B)])
+
+
+def missing_without_a_pack(o: Oracle) -> None:
+    twice(o)
+    o.missed("C2", E1, T1, X)
+
+
+def missing_above_a_pack(o: Oracle) -> None:
+    twice(o)
+    o.pack_wanted(T1)
+    o.packs(T1)
+    o.missed("C2", E1, T1, X)
+
+
 @pytest.mark.parametrize(
     ("invariant", "story"),
     [
@@ -137,6 +188,13 @@ def heard_out_of_order(o: Oracle) -> None:
         (12, two_tids),
         (13, oid_twice),
         (14, heard_out_of_order),
+        (17, packed_too_far),
+        (17, packed_the_present),
+        (17, current_is_packed_away),
+        (18, promised_for_nothing),
+        (18, pack_forgotten),
+        (4, missing_without_a_pack),
+        (4, missing_above_a_pack),
     ],
 )
 def test_a_wrong_history_is_noticed(invariant: int, story: Callable[[Oracle], None]) -> None:
@@ -156,6 +214,17 @@ def test_a_right_history_is_not() -> None:
     o.publish(E2, B, 1, T2)
     o.finished("C2", B, T2)
     assert o.history(X) == [(T1, A), (T2, B)]
+
+
+def test_a_pack_may_take_what_is_old_and_nothing_else() -> None:
+    o = oracle()
+    twice(o)
+    o.pack_wanted(T3)
+    o.packs(T2)
+    o.missed("C2", E1, T1, X)
+    o.serves("S1", X, [(T1, A), (T2, B)])
+    o.pack_promises(T2)
+    o.serves("S1", X, [(T2, B)])
 
 
 def vote(attempt: int, *oids: Oid) -> log.LogVote:

@@ -42,6 +42,25 @@ def test_what_once_failed_does_not(scenario: str, seed: int, fault_count: int) -
     assert error is None
 
 
+@pytest.mark.parametrize(
+    ("scenario", "seed", "fault_count"),
+    [
+        # A cell that was copying when the order came was never packed.
+        ("read_1rep", 0, 4),
+        # One that had been packed copied what its source had not packed yet: its mark said "done".
+        ("one_1rep", 1020, 4),
+        # A storage that was away when the pack was promised heard of it by Adopt only, not when all began together.
+        ("m3_0rep", 6, 4),
+        # A pack was promised while there was no storage.
+        ("abort_A", 1007, 4),
+        ("alone", 1017, 4),
+    ],
+)
+def test_what_once_failed_with_packs_does_not(scenario: str, seed: int, fault_count: int) -> None:
+    _, error = attempt(scenario, seed, fault_count, packs=True)
+    assert error is None
+
+
 def test_what_once_failed_on_slow_databases_does_not() -> None:
     """Two forced orders to drop a storage, given while a table became stable, left a table without cells."""
     _, error = attempt("rebuild", 1158, 6, reads_at_once=False)

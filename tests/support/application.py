@@ -345,6 +345,12 @@ class Application(Seeker):
         self.world.note(self.name, "asks", (peer, packet))
         connection.send(self, packet, self._request_count)
 
+    def ask_primary(self, packet: Packet) -> None:
+        """Send the primary a question whose answer only observers see."""
+        assert self.client.primary is not None
+        self.world.note(self.name, "asks", packet)
+        self.connections[self.client.primary].send(self, packet, 2**31)
+
     def _load(self, oid: Oid) -> None:
         # Any readable cell is legal; the router's preference is its own affair, and tests want them all.
         table, client = self.client.table, self.client

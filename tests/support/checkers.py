@@ -7,7 +7,7 @@ a cell as its records tell it, not as core or back end believe it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from neo_common.ids import NO_NODE, NO_TID, Epoch, Oid, Partition, Tid, Ttid
@@ -15,6 +15,7 @@ from neo_common.wire.schema import Mode, Record, Write
 from neo_storage.backends.base import ApplyCopy, ApplyDrop
 from neo_storage.core import log_records as log
 from neo_storage.core.events import CopyIn
+from support.packing import needed
 
 TITLES = {
     1: "a commit that was acknowledged, or told to any client, is never lost",
@@ -33,6 +34,8 @@ TITLES = {
     14: "a client hears of every commit of the others, in the order of tids",
     15: "what is there of a copy is its beginning, with the tids that were given",
     16: "what masters hold as settled is committed, and keeps its tid for ever",
+    17: "a pack takes nothing that is current at its tid, or later",
+    18: "a pack that was acknowledged is done, or goes on, on every readable cell",
 }
 
 
@@ -86,6 +89,12 @@ class Oracle:
         self.settled: dict[Ttid, Tid] = {}
         """What a master has held as settled."""
         self.reads = 0
+        self.pack_asked = NO_TID
+        """The highest tid to which anybody wanted to pack."""
+        self.pack_ordered = NO_TID
+        """The highest one to which a primary has let storages pack."""
+        self.pack_promised = NO_TID
+        """The highest one to which a primary has said that it is packed."""
 
     # ---- clients
 
@@ -144,8 +153,10 @@ class Oracle:
     def missed(self, client: str, epoch: Epoch, snapshot: Tid, oid: Oid) -> None:
         """A client was told that there is no such object in its snapshot."""
         view = self.view.get(epoch, {})
-        there = sorted(tid for t, tid in view.items() if tid <= snapshot and oid in self.committed[t].writes)
-        check(not there, 4, f"{client} at snapshot {snapshot:x} found no {oid}, which has {there}")
+        history = sorted((tid, t) for t, tid in view.items() if oid in self.committed[t].writes)
+        there = [tid for tid, _ in history if tid <= snapshot]
+        is_packed = bool(there) and there[-1] < needed(history, self.pack_ordered)[0][0]
+        check(not there or is_packed, 4, f"{client} at snapshot {snapshot:x} found no {oid}, which has {there}")
 
     def finished(self, client: str, ttid: Ttid, tid: Tid) -> None:
         """tpc_finish has returned *tid*."""
@@ -282,6 +293,31 @@ class Oracle:
         check(truth == tid, 16, f"{master} holds {ttid} at {tid:x}, it is {truth and hex(truth)}")
         self.settled[ttid] = tid
 
+    # ---- packs
+
+    def pack_wanted(self, tid: Tid) -> None:
+        """Somebody asks for a pack."""
+        self.pack_asked = max(self.pack_asked, tid)
+
+    def packs(self, tid: Tid) -> None:
+        """A primary lets a storage pack to *tid*."""
+        check(tid <= self.pack_asked, 17, f"a pack goes to {tid:x}, {self.pack_asked:x} was asked for")
+        check(tid <= self.last_published, 17, f"a pack goes to {tid:x}, {self.last_published:x} is published")
+        self.pack_ordered = max(self.pack_ordered, tid)
+
+    def pack_promises(self, tid: Tid) -> None:
+        """A primary says that every storage has that order durably."""
+        check(tid <= self.pack_ordered, 18, f"a pack to {tid:x} is promised, {self.pack_ordered:x} was ordered")
+        self.pack_promised = max(self.pack_promised, tid)
+
+    def is_packed_away(self, partition_of: Callable[[Oid], Partition], partition: Partition, ttid: Ttid) -> bool:
+        """Whether a pack may have left nothing of that transaction in *partition*."""
+        tid = self.view[self.running][ttid]
+        if tid > self.pack_ordered:
+            return False
+        mine = [oid for oid in self.committed[ttid].writes if partition_of(oid) == partition]
+        return all(tid < needed(self.history(oid), self.pack_ordered)[0][0] for oid in mine)
+
     def give_up(self, kept: Iterable[Ttid], voted: Iterable[Ttid]) -> None:
         """An operator goes on with what few have: of all commits *kept* remain, the others must never come back.
 
@@ -299,6 +335,15 @@ class Oracle:
         self.settled = {t: tid for t, tid in self.settled.items() if t in kept}
 
     # ---- at rest
+
+    def serves(self, storage: str, oid: Oid, read: list[tuple[Tid, Ttid]]) -> None:
+        """A readable cell has these revisions of an object: all, or those that a pack must leave; no others."""
+        truth, what = self.history(oid), f"{storage} serves {oid}: {read}"
+        check(read == truth[len(truth) - len(read) :], 7, f"{what}, committed are {truth}")
+        must, may = needed(truth, self.pack_ordered), needed(truth, self.pack_promised)
+        invariant = 17 if self.pack_ordered else 7
+        check(len(read) >= len(must), invariant, f"{what}, not all of {must}, from {self.pack_ordered:x} on")
+        check(len(read) <= len(may), 18, f"{what}, packed to {self.pack_promised:x} that is {may}")
 
     def history(self, oid: Oid) -> list[tuple[Tid, Ttid]]:
         """Return every revision of *oid*, oldest first, as it must be; writers by their first names."""

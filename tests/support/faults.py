@@ -70,6 +70,7 @@ from neo_common.wire.schema import (
     Welcome,
 )
 from neo_master.core.changes import MoveLead
+from support import packing
 from support.network import Connection
 from support.world import Process, draw_keep
 
@@ -465,7 +466,8 @@ class Moment:
     def __init__(self, simulation: Simulation, kind: type | None = None) -> None:
         rng = simulation.world.rng
         self._simulation = simulation
-        self.kind: type = kind or rng.choice(self.KINDS)
+        kinds = self.KINDS if simulation.packer is None else (*self.KINDS, *packing.KINDS)
+        self.kind: type = kind or rng.choice(kinds)
         self._left = rng.randint(1, 3)
         self.is_there = False
 

@@ -20,6 +20,7 @@ from neo_common.model.partition_table import EMPTY, Cell, PartitionTable
 from neo_common.states import CellState, Role
 from neo_common.wire.schema import (
     AbortOk,
+    AnswerPack,
     Commit,
     Contended,
     Fwd,
@@ -38,7 +39,9 @@ from neo_common.wire.schema import (
 )
 from neo_master.core.master import MasterCore
 from neo_storage.backends.base import ApplyDrop
+from neo_storage.core.events import PackCells
 from neo_storage.core.ground import written
+from neo_storage.core.log_records import LogPack
 from neo_storage.core.node import FROM_PRIMARY, NEEDS_TABLE, StorageCore, Verdict
 
 Plant = Callable[[Any], None]
@@ -59,6 +62,8 @@ class Mutation(NamedTuple):
     """A way to show it: moments, and what happens at each."""
     slow: tuple[str, ...] = ()
     """Kinds of links that should be slow."""
+    packs: bool = False
+    """Whether packs are ordered in its runs."""
     first_run: int = 0
     """Where the search begins: it was noticed there."""
     is_rare: bool = False
@@ -450,6 +455,23 @@ def _values(break_it: Plant) -> Plant:
             break_it(core.ground.serials.values)
 
     return plant
+
+
+def _pack_to_the_present(core: Any, original: Any, effect: object) -> None:
+    original(effect._replace(tid=core.image.last_tid) if isinstance(effect, PackCells) else effect)
+
+
+def _pack_told_early(core: Any, original: Any, record: object, then: Callable[[], None] | None = None) -> None:
+    original(record, None if isinstance(record, LogPack) else then)
+    if isinstance(record, LogPack) and then is not None:
+        then()
+
+
+def _promise_any_pack(core: Any, original: Any) -> None:
+    if core.pack is not None and None not in core.pack.progress.values():
+        asked_by, core.pack.asked_by = core.pack.asked_by, []
+        for peer, request in asked_by:
+            core.send(peer, AnswerPack(core.pack.number, core.pack.tid), request)
 
 
 MUTATIONS: Final[dict[str, Mutation]] = {
@@ -1086,6 +1108,51 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         ("pair_1rep",),
         storage=instead("durable_records", lambda core, original: core.image.position + 1, "ground"),
         is_rare=True,
+    ),
+    "packed_to_the_present": Mutation(
+        "a pack removes what is current at its tid, if there is something newer",
+        ("pair_1rep", "crowd"),
+        storage=instead("order", _pack_to_the_present, "ground"),
+        packs=True,
+    ),
+    "missed_pack_forgotten": Mutation(
+        "a storage that comes back does not ask itself which pack it has missed, or was about to do",
+        ("three_1rep", "pair_1rep"),
+        storage=nothing("resume_pack", "upkeep"),
+        kinds=("crash",),
+        packs=True,
+        first_run=82,
+    ),
+    "joined_cell_not_packed": Mutation(
+        "a cell that becomes readable after a pack was ordered is not packed",
+        ("three_1rep", "three_2rep"),
+        storage=nothing("follow_table", "upkeep"),
+        kinds=("crash", "cut"),
+        packs=True,
+    ),
+    "pack_not_durable": Mutation(
+        "a storage says that it has a pack order before that is durable",
+        ("alone", "pair_1rep"),
+        storage=instead("write", _pack_told_early, "ground"),
+        kinds=("blackout", "power"),
+        plan=((AnswerPack, "blackout"),),
+        packs=True,
+        first_run=32,
+    ),
+    "pack_not_repeated": Mutation(
+        "a new primary does not order again what a storage has missed of former packs",
+        ("m3_0rep", "pair_0rep"),
+        master=nothing("repeat_pack"),
+        kinds=("crash", "power"),
+        packs=True,
+    ),
+    "pack_promised_to_nobody": Mutation(
+        "a pack is answered although no storage has the order",
+        ("alone", "one_1rep"),
+        master=instead("check_pack", _promise_any_pack),
+        kinds=("crash", "count", "power"),
+        packs=True,
+        first_run=190,
     ),
     "no_heir": Mutation(
         "a FEEDING cell does not take the place of the last UP_TO_DATE one",

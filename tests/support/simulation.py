@@ -24,13 +24,15 @@ from neo_client.core.events import (
     Reset,
 )
 from neo_common.core import Send
-from neo_common.ids import NO_NODE, NO_TID, Epoch, NodeId, Oid, Partition, Tid, Ttid
+from neo_common.ids import MAX_TID, NO_NODE, NO_TID, Epoch, NodeId, Oid, Partition, Tid, Ttid
 from neo_common.model.partition_table import PartitionTable
 from neo_common.states import CellState, ClusterState, Role, node_id
 from neo_common.wire.schema import (
+    Adopt,
     AnswerChange,
     AnswerDrop,
     AnswerOids,
+    AnswerPack,
     ChangeKind,
     Cluster,
     Commit,
@@ -38,6 +40,7 @@ from neo_common.wire.schema import (
     Finished,
     Invalidate,
     Mode,
+    Pack,
     Start,
     Vote,
     Welcome,
@@ -53,6 +56,7 @@ from support.importer import Importer
 from support.mastering import Mastering
 from support.moving import MoveWatch, check_goal
 from support.mutations import Mutation, plant
+from support.packing import Packer, has_packs, needed
 from support.storing import Storing
 from support.world import CLUSTER, Process, Temper, World, draw_temper
 
@@ -97,9 +101,11 @@ class Simulation:
         slow: Sequence[str] = (),
         codec_share: float = 0.1,
         reads_at_once: bool = True,
+        packs: bool | None = None,
     ) -> None:
         """`calm`: everything takes about its mean time, so that a story reads well. `mutation`: a bug to plant. `slow`:
-        kinds of links, as `M>S`, of which half are very slow."""
+        kinds of links, as `M>S`, of which half are very slow. `packs`: whether somebody
+        orders packs; None: the seed says it."""
         self.seed, self.scenario = seed, scenario
         names = [f"M{i + 1}" for i in range(scenario.masters)]
         names += [f"S{i + 1}" for i in range(scenario.storages + scenario.spares)]
@@ -176,6 +182,9 @@ class Simulation:
             Application(self.world, f"C{i + 1}", self.oracle, ClientSettings(wait_timeout_s=wait_timeout_s))
             for i in range(len(scenario.clients))
         ]
+        self.packer: Packer | None = None
+        if has_packs(seed) and not calm if packs is None else packs:
+            self.packer = Packer(self)
         self.importer: Importer | None = None
         if scenario.copy:
             settings_of_copy = ClientSettings(wait_timeout_s=wait_timeout_s)
@@ -217,6 +226,8 @@ class Simulation:
         herd = self.world.now + 0.3 * self.world.rng.random() if self.world.rng.random() < 0.4 else 0.0
         if self.importer is not None:
             self.importer.begin(self.scenario.copy * self._rounds)
+        if self.packer is not None:
+            self.packer.begin(sum(map(len, self.scenario.clients)) * self._rounds)
         for client, script in zip(self.clients, self.scenario.clients, strict=False):
             client.vote_not_before = herd
             client.run_script(script * self._rounds)
@@ -296,6 +307,12 @@ class Simulation:
                 self.ordered = self.orders[-1] is not ChangeKind.PAUSE and master.core.pt.orders.is_balancing
             case AnswerOids(first, number):
                 self.oracle.oids(first, number)
+            case Pack(_, tid):
+                self.oracle.packs(tid)
+            case Adopt(packed=tid) if tid:
+                self.oracle.packs(tid)
+            case AnswerPack(_, tid):
+                self.oracle.pack_promises(tid)
 
     def _ensure_reign(self, epoch: Epoch) -> None:
         if epoch in self.oracle.view:
@@ -312,7 +329,9 @@ class Simulation:
         table = self.primary_table()
         for partition in {table.partition(oid) for oid in self.oracle.committed[ttid].writes}:
             for node in table.readable(partition):
-                if cells[node].tids.get((partition, ttid)) != tid:
+                found = cells[node].tids.get((partition, ttid))
+                is_gone = found is None and self.oracle.is_packed_away(table.partition, partition, ttid)
+                if found != tid and not is_gone:
                     return False
         return True
 
@@ -329,6 +348,8 @@ class Simulation:
                 self.oracle.voting(name, vote.ttid, vote.attempt, vote.parts, writes, reads, vote.mode)
             case FinishDone(handle, tid, _):
                 self.oracle.finished(name, client.name_of(handle), tid)
+                if self.packer is not None:
+                    self.packer.committed()
             case Failed(handle, _, text):
                 self.oracle.gave_up(name, client.name_of(handle), f"failed: {text}")
             case AbortDone(handle):
@@ -371,6 +392,10 @@ class Simulation:
         for row in table.rows:
             if any(state is not CellState.UP_TO_DATE for _, state in row):
                 return False
+        if self.packer is not None and (self.packer.pending or any(s.is_packing for s in self.storages)):
+            return False
+        if core.pack is not None and not core.is_pack_over(core.pack):
+            return False
         return all(
             s.alive and s.core.image.table.version == table.version and not s.core.image.voted for s in self.storages
         )
@@ -429,11 +454,25 @@ class Simulation:
                     for tid, t in said.history.get((partition, oid), {}).items()
                     if (partition, tid) not in said.perhaps or (tid, self.oracle.first_name(t)) in truth
                 )
+                must = needed(truth, self.oracle.pack_ordered)
                 if partition not in said.left:
-                    check(logged == truth, 1, f"{storage.name} has in its log {oid}: {logged}, committed are {truth}")
+                    is_right = set(must) <= set(logged) <= set(truth)
+                    check(is_right, 1, f"{storage.name} has in its log {oid}: {logged}, committed are {truth}")
                 read = self.read_all(storage, partition, oid)
-                check(read == truth, 7, f"{storage.name} serves {oid}: {read}, committed are {truth}")
+                self.oracle.serves(storage.name, oid, read)
             self._check_idle(storage)
+        if self.packer is not None:
+            self._check_copies(table)
+
+    def _check_copies(self, table: PartitionTable) -> None:
+        """All cells of a partition have the same, to the last transaction."""
+        by_node = {s.node: s for s in self.storages}
+        for number, row in enumerate(table.rows):
+            partition = Partition(number)
+            digests = {
+                node: by_node[node].disk.backend.range_reader().digest(partition, NO_TID, MAX_TID) for node, _ in row
+            }
+            check(len(set(digests.values())) == 1, 18, f"the cells of {number} differ: {digests}")
 
     def read_all(self, storage: Storing, partition: Partition, oid: Oid) -> list[tuple[Tid, Ttid]]:
         """Return every revision that a storage would answer, oldest first, with who wrote it by its value."""

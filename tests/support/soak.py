@@ -29,9 +29,12 @@ def attempt(
     slow: Sequence[str] = (),
     *,
     reads_at_once: bool = True,
+    packs: bool | None = None,
 ) -> tuple[Simulation, BaseException | None]:
     """Run one seed; return the simulation and what was wrong with it."""
-    simulation = Simulation(seed, SCENARIOS[name], mutation=mutation, slow=slow, reads_at_once=reads_at_once)
+    simulation = Simulation(
+        seed, SCENARIOS[name], mutation=mutation, slow=slow, reads_at_once=reads_at_once, packs=packs
+    )
     try:
         simulation.go(fault_count, kinds, plan)
     except Exception as error:  # noqa: BLE001 - whatever a core raises is a finding
@@ -56,7 +59,8 @@ def run_of(name: str, run: int, *, is_planted: bool = True) -> tuple[str, BaseEx
     fault_count = (0, 3, 6, 10)[turn % 4] if not planned else (0, 0, 2)[turn % 3]
     kinds = m.kinds if turn % 2 == 0 else ()
     slow = m.slow if turn % 4 != 2 else ()
-    _, error = attempt(scenario, run, fault_count, kinds, m if is_planted else None, planned, slow)
+    planted = m if is_planted else None
+    _, error = attempt(scenario, run, fault_count, kinds, planted, planned, slow, packs=m.packs)
     return scenario, error
 
 

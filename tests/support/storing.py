@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections import deque
+from typing import NamedTuple
 
 from neo_common.core import Durable
 from neo_common.ids import NO_NODE, NO_TID, Epoch, NodeId, Partition, Session, Tid, Ttid
@@ -30,6 +31,7 @@ from neo_storage.core.events import (
     Exit,
     Named,
     PackCells,
+    Packed,
     PointsRead,
     ReadOwn,
     ReadPoints,
@@ -59,6 +61,23 @@ def cheap_copy(state: State) -> State:
     )
 
 
+class Slice(NamedTuple):
+    """A step of a pack, as the back end has made it: after a crash it is made again, or lost."""
+
+    partition: Partition
+    tid: Tid
+    limit: int
+
+
+class Packing:
+    """The cells of a pack that are not done."""
+
+    def __init__(self, effect: PackCells) -> None:
+        self.order, self.tid = effect.order, effect.tid
+        self.cells = deque(effect.partitions)
+        self.revisions = self.bytes = 0
+
+
 class Disk:
     """What survives a crash, and what does not."""
 
@@ -73,12 +92,19 @@ class Disk:
         self.saved = cheap_copy(self.backend.state)
         """The back end as of its last checkpoint."""
         self.saved_position = -1
-        self.since: list[tuple[int, tuple[Op, ...]]] = []
+        self.since: list[tuple[int, tuple[Op, ...] | Slice]] = []
         """What it has applied since."""
         self.copies: list[tuple[int, CopyIn | Spoiled]] = []
         """What was copied, each with the position of the last log record before it."""
         self.saved_copies: list[CopyIn] = []
         """Those of them that the checkpoint has."""
+
+    def write(self, position: int, what: tuple[Op, ...] | Slice) -> None:
+        """Have the back end do *what*."""
+        if isinstance(what, Slice):
+            self.backend.pack_step(*what)
+        else:
+            self.backend.apply(what, position)
 
     @property
     def position(self) -> int:
@@ -97,6 +123,7 @@ class Storing(Seeker):
         self.disk = Disk()
         self.disk.backend.at_once = world.reads_at_once
         self.given_node = node
+        self._pack_luck = random.Random(f"{world.seed} {name} pack")
         self.exit: Exit | None = None
         super().__init__(world, name, node)
 
@@ -113,7 +140,9 @@ class Storing(Seeker):
             disk.backend.apply(ops, position)
             disk.since.append((position, ops))
         self.node = image.node if image.node != NO_NODE else self.given_node
-        self._to_apply: deque[tuple[int, tuple[Op, ...] | CopyIn]] = deque()
+        self._to_apply: deque[tuple[int, tuple[Op, ...] | CopyIn | PackCells]] = deque()
+        self._packing: Packing | None = None
+        self._is_packing = False
         self._is_flushing = False
         self._is_applying = False
         self._flush_due = False
@@ -137,7 +166,7 @@ class Storing(Seeker):
         disk.backend.restore(disk.saved)
         disk.since = disk.since[:keep]
         for position, ops in disk.since:
-            disk.backend.apply(ops, position)
+            disk.write(position, ops)
         there = [*map(id, disk.saved_copies), *(id(ops) for _, ops in disk.since)]
         disk.copies = [
             (at, c) for at, c in disk.copies if isinstance(c, Spoiled) or id(c) in there or id(c.ops) in there
@@ -206,6 +235,8 @@ class Storing(Seeker):
                 self._apply_some()
             case PackCells():
                 self.world.note(self.name, "packs", effect)
+                self._to_apply.append((-1, effect))
+                self._apply_some()
             case EraseCells(partitions):
                 for partition in partitions:
                     self.world.schedule(self.world.rng.random(), self._erase_some, partition, self.incarnation)
@@ -288,6 +319,9 @@ class Storing(Seeker):
         batch = [self._to_apply.popleft() for _ in range(rng.randint(1, len(self._to_apply)))]
         copied: CopyIn | None = None
         for position, ops in batch:
+            if isinstance(ops, PackCells):
+                self._packing = Packing(ops)
+                continue
             if isinstance(ops, CopyIn):
                 copied, position, ops = ops, disk.backend.state.position, ops.ops
             assert position <= disk.durable, f"{self.name} applies {position} before it is durable"
@@ -295,15 +329,7 @@ class Storing(Seeker):
             disk.since.append((position, ops))
         is_save = any(isinstance(ops, CopyIn) and ops.durable for _, ops in batch)
         if is_save or rng.random() < 0.2:
-            disk.saved = cheap_copy(disk.backend.state)
-            disk.saved_position = disk.backend.state.position
-            waiting = [w for _, w in self._to_apply]
-            disk.saved_copies = [c for _, c in disk.copies if isinstance(c, CopyIn) and c not in waiting]
-            disk.since = []
-            needed = self.core.needed_from(disk.saved_position)
-            disk.records = [r for r in disk.records if r[0] >= min(needed, disk.position)]
-            for position in [p for p in self._spool.records if p < needed]:
-                del self._spool.records[position]
+            self._save()
         last = max(position for position, _ in batch)
         if last >= 0:
             self.feed(Applied(last))
@@ -312,6 +338,56 @@ class Storing(Seeker):
         if self.alive:
             self._apply_some()
             self._read_some()
+            self._pack_some()
+
+    def _save(self) -> None:
+        """A checkpoint: what the back end has is durable, and the log is recycled as early as the core allows."""
+        disk = self.disk
+        disk.saved = cheap_copy(disk.backend.state)
+        disk.saved_position = disk.backend.state.position
+        waiting = [w for _, w in self._to_apply]
+        disk.saved_copies = [c for _, c in disk.copies if isinstance(c, CopyIn) and c not in waiting]
+        disk.since = []
+        needed = self.core.needed_from(disk.saved_position)
+        disk.records = [r for r in disk.records if r[0] >= min(needed, disk.position)]
+        for position in [p for p in self._spool.records if p < needed]:
+            del self._spool.records[position]
+
+    def _pack_some(self) -> None:
+        """Make the next slice of the pack after a while: sometimes a long one, so that much happens in between."""
+        if self._packing is not None and self._packing.cells and not self._is_packing:
+            self._is_packing = True
+            pause = self._pack_luck.expovariate(1 / self.world.temper.apply_s)
+            if self._pack_luck.random() < 0.1:
+                pause = min(1.0, 100 * pause)
+            self.world.schedule(pause, self._pack_slice, self.incarnation)
+
+    def _pack_slice(self, incarnation: int) -> None:
+        if not self.alive or self.incarnation != incarnation:
+            return
+        self._is_packing = False
+        packing, disk = self._packing, self.disk
+        if packing is None or not packing.cells:
+            return
+        what = Slice(packing.cells[0], packing.tid, self._pack_luck.choice((1, 3, 1000)))
+        step = disk.backend.pack_step(*what)
+        disk.since.append((disk.backend.state.position, what))
+        packing.revisions += step.revisions_removed
+        packing.bytes += step.bytes_removed
+        if self._pack_luck.random() < 0.2:
+            self._save()
+        if step.done:
+            done = Packed(packing.order, packing.cells.popleft(), packing.revisions, packing.bytes)
+            packing.revisions = packing.bytes = 0
+            self.feed(done)
+        if self.alive:
+            self._pack_some()
+
+    @property
+    def is_packing(self) -> bool:
+        """Whether a pack is not done here, or the back end has not all that it must have."""
+        run = self.core.upkeep.run
+        return bool(self._to_apply) or (run is not None and run.done < run.cells)
 
     def _erase_some(self, partition: Partition, incarnation: int) -> None:
         """Erase a slice of a dropped cell, and the next one later."""
