@@ -277,6 +277,40 @@ def test_tid_that_only_a_client_knows_is_kept() -> None:
     assert not r.last_to(C1, s.Welcome).reset
 
 
+def stepped_down(r: Reign) -> Tid:
+    """Let it commit what no storage keeps but as a vote, and no client remembers; then lose its lease."""
+    for kind in (s.Commit, s.Renew):
+        r.storages[S1].answers.discard(kind)
+    tid = r.commit(C1)
+    voted_everywhere(r, r.ttid(C1, 1))
+    r.lose(C1)
+    r.tick(7.0)
+    assert r.core.state is ClusterState.RECOVERING
+    r.storages[S1].answers |= {s.Commit, s.Renew}
+    return tid
+
+
+def test_tid_that_only_the_last_reign_of_this_process_knows_is_kept() -> None:
+    r = Reign(storages=1, replicas=0).run(C1)
+    tid = stepped_down(r)
+    r.dial(S1)
+    r.tick(4.0)
+    assert list(decided(r).values()) == [(1, tid)]
+
+
+def test_not_so_after_another_reign() -> None:
+    """It has decided what was voted, and what is voted still may have been given up by then."""
+    r = Reign(storages=1, replicas=0).run(C1)
+    tid = stepped_down(r)
+    storage = r.storages[S1]
+    storage.epoch = make_epoch(9, M2)
+    storage.table = PartitionTable(Version(storage.epoch, Ptid(1)), 0, storage.table.rows)
+    r.dial(S1)
+    r.tick(4.0)
+    ((_, found),) = decided(r).values()
+    assert found > tid
+
+
 def test_fully_voted_without_client_waits_for_the_grace_then_is_committed_above_the_ceilings() -> None:
     r = restarted()
     voted_everywhere(r, T1)

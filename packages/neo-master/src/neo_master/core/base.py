@@ -126,6 +126,8 @@ class MasterBase(Calls):
         """Claims that wait for the end of a lease."""
         self.clock_reference: Instant | None = None
         self.clock_refused = False
+        self.own_past: tuple[Epoch, tuple[Decision, ...]] = (NO_EPOCH, ())
+        """The last reign of this process, and its commits that were not known to be durable when it stepped down."""
         self.forget_reign()
 
     def forget_reign(self) -> None:

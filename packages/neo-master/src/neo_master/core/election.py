@@ -94,7 +94,9 @@ class Election(RegisterHolder):
         self.claim()
 
     def step_down(self, reason: str) -> None:
-        """Be primary no more: it has no lease, or a higher epoch exists. What it knew is forgotten."""
+        """Be primary no more: it has no lease, or a higher epoch exists. It forgets what it knew, but its last tids."""
+        if self.is_running:
+            self.own_past = self.epoch, tuple(self.undurable)
         self.log(WARNING, f"steps down from epoch {self.epoch >> 24}: {reason}")
         for peer in sorted({*self.obeying, *self.promises}):
             self.send(peer, Resign(self.epoch))

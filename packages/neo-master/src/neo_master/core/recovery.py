@@ -379,10 +379,11 @@ class Recovery(MasterBase):
         return PartitionTable(version, table.replicas, rows, self.orders_of(table.orders, version))
 
     def found_decisions(self, table: PartitionTable) -> dict[Ttid, Decision]:
-        """Return what is decided already: as readable nodes say, else other nodes, else clients.
+        """Return what is decided already: as readable nodes say, else other nodes, else clients, else this process.
 
         What clients know counts only for a transaction that still has votes: of others, it is either durable in the
         databases, or was given another tid by a recovery that the client has not seen (`welcome` finds that out).
+        The same goes for what this process has decided itself, in the last reign that there was.
         """
         readable = table.readable_nodes()
         found: dict[Ttid, Decision] = {}
@@ -401,6 +402,10 @@ class Recovery(MasterBase):
             for decision in self.hellos[client].known:
                 if decision.ttid in voted:
                     found.setdefault(decision.ttid, decision)
+        epoch, decisions = self.own_past
+        for decision in decisions if epoch == table.version.epoch else ():
+            if decision.ttid in voted:
+                found.setdefault(decision.ttid, decision)
         return found
 
     def who_counts(self, table: PartitionTable) -> list[NodeId]:
