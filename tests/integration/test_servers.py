@@ -229,3 +229,27 @@ def test_server_killed_under_load_loses_nothing_and_the_node_lives(
             with again.transaction() as connection:
                 assert set(acknowledged) <= set(connection.root().values())
             again.close()
+
+
+@KINDS
+@pytest.mark.timeout(300)
+def test_iteration_waits_for_a_server_that_is_away(kind: type[Server], own: Server, tmp_path: Path) -> None:
+    """What was committed last waits in the log of the only storage: nobody else can be asked."""
+    with Cluster(tmp_path, databases=[own.settings(own.new_database())]) as cluster:
+        storage = cluster.open()
+        database = DB(storage)
+        own.kill()
+        for number in range(3):
+            with database.transaction() as connection:
+                connection.root()[number] = number
+        found = list[int]()
+        reader = threading.Thread(target=lambda: found.append(sum(1 for _ in storage.iterator())))
+        reader.start()
+        deadline = time.monotonic() + 60
+        while "the database is away" not in cluster.log("s1"):
+            assert time.monotonic() < deadline, cluster.log("s1")
+            time.sleep(0.02)
+        own.start()
+        reader.join(60)
+        assert found == [4]
+        database.close()

@@ -266,11 +266,12 @@ def test_who_waits_for_a_database_without_room_is_told(backend: MemoryBackend) -
     reads.ask(early, 2)
     reads.ask(pull, 2)
     assert told == []
-    reads.stuck("full")
+    reads.stuck(ErrorCode.NO_SPACE, "full")
     assert [(read, packet.code) for read, packet in told if isinstance(packet, Error)] == [(early, ErrorCode.NO_SPACE)]
+    reads.stuck(ErrorCode.NOT_READY, "away")
     reads.ask(early, 2)
-    assert len(told) == 2
-    reads.stuck("")
+    assert [packet.code for _, packet in told if isinstance(packet, Error)] == [ErrorCode.NO_SPACE, ErrorCode.NOT_READY]
+    reads.go_on()
     reads.ask(early, 2)
     assert (len(told), len(reads)) == (2, 2), "what cannot be told waits, as does what need not be"
     reads.close(10)

@@ -85,7 +85,7 @@ class RangeReads:
         self._all = [*self._idle, *self._copying]
         self._applied = -1
         self._is_stopping = False
-        self._stuck = ""
+        self._stuck: Error | None = None
         self._early: list[tuple[ReadRange | ReadOwn, int]] = []
         self._ready: deque[tuple[ReadRange | ReadOwn, int]] = deque()
         self._to_copy: deque[ReadRange | ReadOwn] = deque()
@@ -112,19 +112,21 @@ class RangeReads:
             self._early = [item for item in self._early if item[0].position > position]
             self._work()
 
-    def stuck(self, text: str) -> None:
-        """Nothing is applied until further notice (""), and *text* says why: who waits for that is told."""
-        self._stuck = text
+    def stuck(self, code: ErrorCode, text: str) -> None:
+        """Nothing is applied until `go_on`, and *text* says why: who waits for that is told."""
+        self._stuck = Error(code, f"the last commits are not in the database: {text}")
         self._refuse_early()
+
+    def go_on(self) -> None:
+        """It is applied again."""
+        self._stuck = None
 
     def _refuse_early(self) -> None:
         if self._stuck:
             early, self._early = self._early, [item for item in self._early if not _is_asked(item[0])]
             for read, _ in early:
                 if isinstance(read, ReadRange) and read.request:  # a copy has nobody to tell: it goes on when it can
-                    self._done(
-                        read, Error(ErrorCode.NO_SPACE, f"the last commits are not in the database: {self._stuck}")
-                    )
+                    self._done(read, self._stuck)
 
     def close(self, timeout_s: float) -> None:
         """End the threads, blocking until what runs has ended."""

@@ -20,7 +20,17 @@ from neo_common.runtime.exclusive import ExclusiveLock
 from neo_common.runtime.limits import shell_limits_of
 from neo_common.runtime.shell import DEFAULT_SHELL_LIMITS, EXIT_CRASH, EXIT_OK, Shell, ShellLimits
 from neo_common.states import Role, role_of
-from neo_common.wire.schema import PROTOCOL_VERSION, Hello, HelloOk, NodeInfo, Nodes, Packet, PullNo, RefusalCode
+from neo_common.wire.schema import (
+    PROTOCOL_VERSION,
+    ErrorCode,
+    Hello,
+    HelloOk,
+    NodeInfo,
+    Nodes,
+    Packet,
+    PullNo,
+    RefusalCode,
+)
 from neo_common.wire.session import Asked, Notified, SessionEvent
 from neo_storage.applier import Applier, ApplierSettings
 from neo_storage.backends.base import Backend
@@ -277,22 +287,22 @@ class StorageShell(Shell):
             log.error("no votes are taken: no room for the %s: %s", part, text)
         self._no_room[part] = text
         if part == "database":
-            self._ranges.stuck(text)
+            self._ranges.stuck(ErrorCode.NO_SPACE, text)
         self._tell_disk()
 
     def _database_lost(self, text: str) -> None:
         log.error("the database is away, what is committed waits in the log: %s", text)
-        self._ranges.stuck(text)
+        self._ranges.stuck(ErrorCode.NOT_READY, text)  # who asks may wait for it, or ask another storage
 
     def _database_found(self) -> None:
         log.warning("the database is back")
-        self._ranges.stuck("")
+        self._ranges.go_on()
 
     def _has_room(self, part: str) -> None:
         if self._no_room.pop(part, None) is not None:
             log.warning("there is room for the %s again", part)
             if part == "database":
-                self._ranges.stuck("")
+                self._ranges.go_on()
             self._tell_disk()
 
     # -------------------------------------------------------------------------------------- the disk
