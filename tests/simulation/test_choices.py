@@ -126,10 +126,11 @@ def test_a_crash_at_any_point_leaves_a_choice_or_none(name: str) -> None:
         run(crash % 2, name, crash)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", ["one_1rep", "pair_1rep", "m3_tiny", "m3_pair"])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [pytest.param(0, marks=pytest.mark.slow), *(pytest.param(n, marks=pytest.mark.soak) for n in range(1, 4))]
+)
 def test_a_crash_at_every_point_leaves_a_choice_or_none(name: str, seed: int) -> None:
     for crash in range(120):
         run(seed, name, crash)
