@@ -7,6 +7,7 @@ time between two commits of one writer around an event:
     storage back    it is started again, until it has everything
     primary killed  kill -9 of the primary, with three masters
     primary back    that master is started again
+    primary reset   kill -9 of a primary that has not read all: its kernel resets connections, which ends no lease
     storage hangs   SIGSTOP of a storage, for longer than anybody waits for it
     primary hangs   the same of the primary
     power on        all is killed; from the start of all daemons to the first commit, with so many objects
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,7 @@ WRITERS = 4
 SETTLE_S = 3.0
 AFTER_S = 6.0
 HANG_S = 20.0
+BUSY_S = 0.1
 OBJECT_BYTES = 100
 DEADLINE_S = 120.0
 
@@ -130,8 +133,9 @@ class Figures:
         return "\n".join(lines)
 
 
-def failures(directory: Path, figures: Figures, runs: int) -> None:
-    """Three masters, three storages, one copy more of everything."""
+@contextlib.contextmanager
+def under_load(directory: Path) -> Iterator[tuple[Cluster, list[Writer]]]:
+    """Three masters, three storages, one copy more of everything; writers that write."""
     with Cluster(directory, masters=3, storages=3, replicas=1) as cluster:
         db = DB(cluster.open())
         with db.transaction() as connection:
@@ -142,6 +146,26 @@ def failures(directory: Path, figures: Figures, runs: int) -> None:
         writers = [Writer(cluster, number) for number in range(WRITERS)]
         for writer in writers:
             writer.start()
+        yield cluster, writers
+        for writer in writers:
+            writer.stop()
+        commits = sum(len(writer.commits) for writer in writers)
+        print(f"  {commits} commits, {sum(writer.failures for writer in writers)} transactions that had to be repeated")
+
+
+def resets(directory: Path, figures: Figures, runs: int) -> None:
+    """Only the loss of a busy primary."""
+    with under_load(directory) as (cluster, writers):
+        for _ in range(runs):
+            time.sleep(SETTLE_S)
+            number = node_text(ask(cluster, AskCluster()).primary).lower()
+            _measure(figures, "primary reset", writers, lambda name=number: _kill_busy(cluster, name))
+            _back(cluster, number)
+
+
+def failures(directory: Path, figures: Figures, runs: int) -> None:
+    """Everything but the loss of power."""
+    with under_load(directory) as (cluster, writers):
         for run in range(runs):
             time.sleep(SETTLE_S)
             _measure(figures, "nothing", writers, lambda: time.sleep(AFTER_S))
@@ -151,13 +175,12 @@ def failures(directory: Path, figures: Figures, runs: int) -> None:
             number = node_text(ask(cluster, AskCluster()).primary).lower()
             _measure(figures, "primary killed", writers, lambda name=number: _kill(cluster, name))
             _measure(figures, "primary back", writers, lambda name=number: _back(cluster, name))
+            number = node_text(ask(cluster, AskCluster()).primary).lower()
+            _measure(figures, "primary reset", writers, lambda name=number: _kill_busy(cluster, name))
+            _back(cluster, number)
             _measure(figures, "storage hangs", writers, lambda name=victim: _hang(cluster, name))
             number = node_text(ask(cluster, AskCluster()).primary).lower()
             _measure(figures, "primary hangs", writers, lambda name=number: _hang(cluster, name))
-        for writer in writers:
-            writer.stop()
-        commits = sum(len(writer.commits) for writer in writers)
-        print(f"  {commits} commits, {sum(writer.failures for writer in writers)} transactions that had to be repeated")
 
 
 def _measure(figures: Figures, name: str, writers: list[Writer], event: Any) -> None:
@@ -170,6 +193,13 @@ def _measure(figures: Figures, name: str, writers: list[Writer], event: Any) -> 
 def _kill(cluster: Cluster, name: str) -> None:
     cluster.kill(name)
     time.sleep(AFTER_S)
+
+
+def _kill_busy(cluster: Cluster, name: str) -> None:
+    """Kill it while packets wait to be read by it."""
+    cluster.signal(name, signal.SIGSTOP)
+    time.sleep(BUSY_S)
+    _kill(cluster, name)
 
 
 def _back(cluster: Cluster, name: str) -> None:
@@ -218,13 +248,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--objects", type=int, default=1_000_000, help="for `power on`")
-    parser.add_argument("--only", choices=("failures", "power"))
+    parser.add_argument("--only", choices=("failures", "resets", "power"))
     options = parser.parse_args()
     figures = Figures()
     with tempfile.TemporaryDirectory(prefix="neo-pauses-") as path:
-        if options.only != "power":
+        if options.only == "resets":
+            resets(Path(path) / "resets", figures, options.runs)
+        elif options.only != "power":
             failures(Path(path) / "failures", figures, options.runs)
-        if options.only != "failures":
+        if options.only in (None, "power"):
             power_on(Path(path) / "power", figures, options.runs, options.objects)
     print(figures.table())
 

@@ -45,7 +45,7 @@ def problems(path: Path, text: str, **environ: str) -> list[str]:
 
 def test_defaults_are_those_of_the_dataclasses(small: Path) -> None:
     config = load(small)
-    assert config.timeouts.lease_s == 3.0
+    assert config.timeouts.lease_s == 2.2
     assert config.limits == Config.__dataclass_fields__["limits"].default
     assert config.masters["m1"].node == node_id(Role.MASTER, 1)
     assert config.storages["s2"].number == 2

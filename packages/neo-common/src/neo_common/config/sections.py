@@ -219,7 +219,7 @@ class Timeouts:
     request_s: Annotated[Duration, About("for the answer to a question, unless it says otherwise", 0.1)] = 30.0
     lease_s: Annotated[
         Duration, About("for which storages and masters follow a primary alone; renewed while they talk", 0.1)
-    ] = 3.0
+    ] = 2.2
     election_s: Annotated[
         Duration, About("for masters to wait for each other before one becomes primary, when none was", 0.0)
     ] = 1.5
