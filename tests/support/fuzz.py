@@ -288,8 +288,17 @@ class Hostile:
 class Fuzzer:
     """Attacks the ports of a cluster, one connection after another."""
 
-    def __init__(self, addresses: dict[str, str], truth: Truth, recorded: dict[str, list[bytes]], seed: int) -> None:
-        self.addresses = addresses
+    def __init__(
+        self,
+        addresses: dict[str, str],
+        truth: Truth,
+        recorded: dict[str, list[bytes]],
+        seed: int,
+        absent: tuple[str, ...] = (),
+    ) -> None:
+        """*absent*: masters that are configured and do not run. Who says that he is one of them is believed."""
+        self.addresses = {name: address for name, address in addresses.items() if name not in absent}
+        self.absent = absent
         self.truth = truth
         self.recorded = recorded
         self.seed = seed
@@ -372,6 +381,9 @@ class Fuzzer:
         truth = self.truth
         name = {Role.STORAGE: "s77", Role.MASTER: "m77", Role.ADMIN: "neoadmin"}.get(role, "hostile")
         node = NO_NODE if role is Role.ADMIN or rng.random() < 0.3 else node_id(role, 900_000 + rng.randrange(1000))
+        if role is Role.MASTER and self.absent and rng.random() < 0.9:
+            name = rng.choice(self.absent)
+            node = node_id(role, int(name[1:]))
         cluster_id = truth.cluster_id if rng.random() < 0.7 else bytes(16)
         capabilities = ("debug",) if rng.random() < 0.2 else ()
         epoch = truth.epoch if rng.random() < 0.9 else Maker(rng, truth).value(layout_of(schema.Hello).fields[9].layout)
@@ -475,7 +487,11 @@ def history(storage: Any) -> dict[bytes, list[bytes]]:
 
 
 def fuzz(cluster: Cluster, seconds: float, seed: int, say: Callable[[str], object] = lambda text: None) -> Fuzzer:
-    """Attack *cluster* for so long. Raises: Harm."""
+    """Attack *cluster* for so long. Raises: Harm.
+
+    Its masters that do not run are those that the attacker may pretend to be. In the end all start again.
+    """
+    absent = tuple(name for name in cluster.masters if name not in cluster.processes)
     recorder = Recorder()
     with recorder.recording():
         teacher = Honest(cluster)
@@ -491,8 +507,8 @@ def fuzz(cluster: Cluster, seconds: float, seed: int, say: Callable[[str], objec
         teacher.storage.close()
     honest = Honest(cluster)
     honest.serials, honest.counts = teacher.serials, teacher.counts
-    fuzzer = Fuzzer(cluster.addresses, truth_of(honest.storage), recorder.frames, seed)
-    memory = {name: cluster.memory_kb(name) for name in cluster.names}
+    fuzzer = Fuzzer(cluster.addresses, truth_of(honest.storage), recorder.frames, seed, absent)
+    memory = {name: cluster.memory_kb(name) for name in cluster.processes}
     honest.start()
     until, number, looked = time.monotonic() + seconds, 0, 0.0
     commits, since = 0, time.monotonic()
@@ -511,7 +527,7 @@ def fuzz(cluster: Cluster, seconds: float, seed: int, say: Callable[[str], objec
                 if honest.commits != commits:
                     commits, since = honest.commits, now
                 assert now - since < 2 * ANSWER_S, "the honest client does not get on"
-                for name in cluster.names:
+                for name in memory:
                     grown = cluster.memory_kb(name) - memory[name]
                     assert grown < MEMORY_MAX_KB, f"{name} has grown by {grown} kB"
             except Exception as error:
@@ -526,9 +542,10 @@ def fuzz(cluster: Cluster, seconds: float, seed: int, say: Callable[[str], objec
         whole = history(honest.storage)
         assert {u64(oid): len(tids) for oid, tids in whole.items()} == dict(honest.counts)
         honest.storage.close()
-        for name in cluster.storages:  # what is on the disks is the same
-            cluster.kill(name)
-            cluster.start(name)
+        for name in memory:  # what is on the disks is the same
+            if name not in cluster.admins:
+                cluster.kill(name)
+                cluster.start(name)
         after = cluster.open(cache_size=0)
         assert history(after) == whole
         assert after.lastTransaction() >= last

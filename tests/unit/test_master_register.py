@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from neo_common.core import Received, Send
-from neo_common.ids import NO_EPOCH, NodeId, Oid, Ptid, Session, Tid, Ttid, Version, make_epoch
-from neo_common.model.partition_table import EMPTY, Cell, PartitionTable, Row, whole
+from neo_common.ids import NO_EPOCH, Epoch, NodeId, Oid, Partition, Ptid, Session, Tid, Ttid, Version, make_epoch
+from neo_common.model.partition_table import EMPTY, Cell, PartitionTable, Row, TableUpdate, whole
 from neo_common.states import CellState, ClusterState, Role, role_of
 from neo_common.wire import schema as s
 from neo_master.core.changes import DemoteCell
@@ -220,7 +222,7 @@ def test_while_a_lease_lives_no_other_claim_is_heard() -> None:
 def test_a_restarted_master_waits_out_the_lease_that_it_may_have_given() -> None:
     r = Majority(table())
     r.master(M3)
-    r.say(M3, s.Claim(HIGH))
+    r.say(M3, s.Claim(make_epoch(9, M3)))
     assert not r.to(M3, s.Promised), "M2, of epoch 3, may rely on it"
     r.tick(5.0)
     assert r.to(M3, s.Promised)
@@ -334,3 +336,38 @@ def test_a_promotion_that_is_taken_back_is_held_by_no_master() -> None:
     r.lose(S1)
     held = [h.register.table.version for h in r.to(M2, s.Hold)]
     assert promoted.version not in held
+
+
+# ---------------------------------------------------------------------------------------------- what cannot be
+
+
+def held(register_: s.Register, epoch: Epoch = HIGH) -> s.Hold:
+    return s.Hold(epoch, register_._replace(epoch=epoch))
+
+
+WHOLE = register(table())
+PART = TableUpdate(T5, T6, 1, 2, ((Partition(0), BOTH[0]),))
+IMPOSSIBLE = {
+    "a claim of an epoch of somebody else": s.Claim(make_epoch(9, M3)),
+    "a register under an epoch of somebody else": held(WHOLE, make_epoch(9, M3)),
+    "a register of another reign": s.Hold(HIGH, WHOLE),
+    "a difference in place of a table": held(WHOLE._replace(table=PART)),
+    "rows that are missing": held(WHOLE._replace(table=WHOLE.table._replace(partitions=3))),
+    "cells at masters": held(WHOLE._replace(table=whole(table(rows=((Cell(M1, U),), (Cell(M1, U),)))))),
+    "tids without end": held(WHOLE._replace(ceilings=s.Ceilings(Tid(2**63 - 1), Oid(500)))),
+    "oids without end": held(WHOLE._replace(ceilings=s.Ceilings(Tid(1000), Oid(2**64 - 1)))),
+    "more reigns than there can be": s.Denied(Epoch(2**64 - 1)),
+    "as many in a promise": s.Promised(Epoch(2**64 - 1), memory_of(M2), WHOLE),
+    "a register above its promise": s.Promised(OLD, memory_of(M2), WHOLE._replace(epoch=HIGH)),
+}
+
+
+@pytest.mark.parametrize("what", IMPOSSIBLE)
+@pytest.mark.parametrize("reigns", [False, True], ids=["secondary", "primary"])
+def test_a_master_that_says_what_cannot_be_is_cut_off_and_not_believed(what: str, reigns: bool) -> None:
+    r = running(M3) if reigns else Majority(table())
+    r.master(M2)
+    before = r.core.seen_epoch, r.core.promised, r.core.register, r.core.is_running
+    r.say(M2, IMPOSSIBLE[what])
+    assert M2 in {d.peer for d in r.disconnected}
+    assert (r.core.seen_epoch, r.core.promised, r.core.register, r.core.is_running) == before

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from neo_common.core import Accept, Connected, Disconnect, Greeted, Left, Lost, Park, Received, Refuse, Tick
-from neo_common.ids import NO_EPOCH, NO_NODE, Epoch, Instant, NodeId, Seconds
+from neo_common.ids import NO_EPOCH, NO_NODE, Epoch, Instant, NodeId, Seconds, Tid, tid_from_time
 from neo_common.states import ClusterState, NodeState, Role, check_cluster, node_id, node_text, role_of
 from neo_common.wire.schema import (
     Abort,
@@ -86,6 +86,7 @@ from neo_master.core.holding import Holding
 from neo_master.core.moves import Moves
 from neo_master.core.oids import Oids
 from neo_master.core.packs import Packs
+from neo_master.core.plausible import FUTURE_S, REIGNS_MAX, epoch_of, problem_of
 from neo_master.core.recovery import Recovery
 from neo_master.core.roster import Roster
 from neo_master.core.scrubs import Scrubs
@@ -100,8 +101,6 @@ from neo_master.core.underway import Place
 __all__ = ["Configured", "Effect", "Exit", "Kept", "MasterCore", "MasterSettings", "Place", "Store", "Stored"]
 
 
-REIGNS_MAX: Final = 2**32
-"""More reigns than one a second for a century: who speaks of more is wrong, or means harm."""
 REIGNS_AHEAD: Final = 1000
 """So many reigns a running primary can have missed."""
 
@@ -109,11 +108,11 @@ REIGNS_AHEAD: Final = 1000
 def told_epoch(packet: object) -> Epoch:
     """Return the highest epoch that *packet* speaks of as met by its sender; NO_EPOCH if it speaks of none."""
     match packet:
-        case MHello(epoch) | SHello(epoch) | Fenced(epoch):
+        case SHello(epoch) | Fenced(epoch):
             return epoch
         case CHello():
             return max(packet.epoch, packet.promised)
-    return NO_EPOCH
+    return epoch_of(packet) or NO_EPOCH
 
 
 class MasterCore(
@@ -272,6 +271,10 @@ class MasterCore(
             return
         kind = type(packet)
         if role_of(peer) == Role.MASTER and kind in self.between_masters:
+            why = problem_of(packet, self.master_of(told), peer, self.future())
+            if why:
+                self.cut(peer, why)
+                return
             self.is_heard(peer)
             self.between_masters[kind](peer, packet)
         elif kind is Stop:
@@ -356,6 +359,10 @@ class MasterCore(
         """
         number = epoch >> 24
         return number > REIGNS_MAX or (self.is_running and number > (self.epoch >> 24) + REIGNS_AHEAD)
+
+    def future(self) -> Tid:
+        """Return a tid above all that there can be."""
+        return tid_from_time(Seconds(self.now.wall + FUTURE_S))
 
     def is_of_another_cluster(self, hello: Hello) -> bool:
         """Whether it knows its cluster's id, and that is not ours."""
