@@ -1,6 +1,6 @@
 """Ceilings, packing, garbage, state, stopping."""
 
-from neo_common.ids import Oid, Tid
+from neo_common.ids import NO_TID, Oid, Tid
 from neo_common.model.partition_table import whole
 from neo_common.wire.schema import (
     Adopt,
@@ -112,6 +112,19 @@ def test_pack_order_that_was_missed_is_done() -> None:
     rig.receive(M1, Adopt(E1, CLUSTER, whole(ALONE), True, NO_CEILINGS, (), (), (), T2))
     rig.flush()
     assert [p.tid for p in rig.packs] == [T2]
+
+
+def test_pack_that_a_later_reign_does_not_know_is_given_up() -> None:
+    """A primary that was cut off has ordered it here, and nowhere else. What is copied stays as the others have it."""
+    rig = Rig(S2).serve(table(((S1, U), (S2, U)), ((S2, U),)))
+    rig.receive(M1, Pack(7, T2))
+    rig.settle()
+    rig.lose(M1)
+    rig.connect(M1)
+    rig.adopt(table(((S1, U), (S2, O)), ((S1, U),), epoch=E3), epoch=E3)
+    rig.settle()
+    rig.set_table(table(((S1, U), (S2, U)), ((S1, U),), epoch=E3, ptid=2))
+    assert (rig.packs[-1].tid, rig.core.image.pack_tid) == (NO_TID, NO_TID)
 
 
 def test_cell_that_becomes_readable_after_a_pack_is_packed_too() -> None:

@@ -147,7 +147,8 @@ class Reign:
         if m.epoch > image.epoch:
             ground.gone.clear()
             self.amnesty()
-        if table.version.epoch > image.table.version.epoch:
+        was_left_out = table.version.epoch > image.table.version.epoch
+        if was_left_out:
             self.forget_decisions()
         if not m.stable:
             ground.stable = None  # which table is stable, it has not heard: votes wait for the word
@@ -157,7 +158,7 @@ class Reign:
         self._take(master, m, table, stable=m.stable)
         for session in m.gone:  # it may have voted since the SHello
             self._decisions.on_gone(master, Gone(session))
-        self._upkeep.resume_pack(m.packed)
+        self._upkeep.resume_pack(m.packed, was_left_out=was_left_out)
 
     def amnesty(self) -> None:
         """Tombstones are a matter of one reign: recovery may have decided otherwise."""

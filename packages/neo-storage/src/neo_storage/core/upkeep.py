@@ -60,10 +60,14 @@ class Upkeep:
         """Accept a pack order; begin when it is durable."""
         self._ground.write(LogPack(m.order, m.tid), self._begin_pack)
 
-    def resume_pack(self, packed: Tid) -> None:
-        """After a restart or an absence: go on with the last order, or with one that was missed."""
+    def resume_pack(self, packed: Tid, *, was_left_out: bool = False) -> None:
+        """After a restart or an absence: go on with the last order, or with one that was missed.
+
+        If the reign began without this storage, what it was ordered last may have been ordered to nobody else, by a
+        primary that was cut off: then the cluster has not packed that far, and neither shall the cells that are copied.
+        """
         image = self._ground.image
-        if packed > image.pack_tid:
+        if packed > image.pack_tid or (was_left_out and packed < image.pack_tid):
             self._ground.write(LogPack(image.pack_order + 1, packed), self._begin_pack)
         elif self.run is not None:
             self._tell_pack()
