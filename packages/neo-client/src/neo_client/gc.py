@@ -118,10 +118,11 @@ class Marking:
         self._follow_the_rest()
         # What was committed while we looked may refer to what we have passed.
         for transaction in scanning.transactions(self._reader, Tid(last + 1), self._reader.shell.last):
-            for node, revision in transaction.revisions:
-                self.reached.add(revision.oid)
-                self._scanned.add(revision.oid)
-                self._follow(scanning.plain_value(self._reader, node, revision))
+            for node, revisions in transaction.told:
+                for revision in revisions:
+                    self.reached.add(revision.oid)
+                    self._scanned.add(revision.oid)
+                    self._follow(scanning.plain_value(self._reader, node, revision))
         self._follow_the_rest()
 
     def garbage(self) -> Iterator[Oid]:

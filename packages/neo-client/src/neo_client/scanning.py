@@ -9,6 +9,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 from neo_client.reading import Reader
 from neo_client.shell import Call
+from neo_common.compression import decompress, verify
 from neo_common.errors import NeoError
 from neo_common.ids import Epoch, NodeId, Oid, Partition, Tid
 from neo_common.wire.schema import (
@@ -89,11 +90,12 @@ class _Stream(Generic[_P]):
 
 
 class WholeTransaction(NamedTuple):
-    """A committed transaction with the revisions of all partitions, by partition and oid; `node`: who told of each."""
+    """A committed transaction with the revisions of all partitions."""
 
     tid: Tid
     metadata: Metadata
-    revisions: tuple[tuple[NodeId, Revision], ...]
+    told: tuple[tuple[NodeId, tuple[Revision, ...]], ...]
+    """Who told of which revisions, by partition and oid."""
 
 
 def transactions(
@@ -127,19 +129,19 @@ def transactions(
 
     push(stream.begin(stop if descending else start))
     while heap:
-        tid, parts = heap[0][4].tid, list[tuple[NodeId, Revision]]()
+        tid, told = heap[0][4].tid, list[tuple[NodeId, tuple[Revision, ...]]]()
         metadata = heap[0][4].metadata
         while heap and heap[0][4].tid == tid:
             _, n, source, items, head = heap[0]
             assert source.node is not None
-            parts += [(source.node, r) for r in head.revisions]
+            told.append((source.node, head.revisions))
             following = next(items, None)
             if following is not None:
                 heapq.heapreplace(heap, (sign * following.tid, n, source, items, following))
             else:
                 heapq.heappop(heap)
                 push(source.more())
-        yield WholeTransaction(tid, metadata, tuple(parts))
+        yield WholeTransaction(tid, metadata, tuple(told))
 
 
 class CurrentRecord(NamedTuple):
@@ -183,6 +185,9 @@ def plain_value(reader: Reader, node: NodeId, revision: Revision) -> bytes | Non
     """Return the value of a revision of a stream; None when it is absent."""
     data = revision.data
     assert data is not None
+    if data.value:  # whole, as most are: there is nothing to ask for
+        verify(data)
+        return decompress(data.compression, data.value)
     if data.compression is Compression.ABSENT:
         return None
     if data.size and not data.value:

@@ -608,10 +608,11 @@ class _Transaction(TransactionRecord):  # type: ignore[misc]
         self._item = item
 
     def __iter__(self) -> Iterator[DataRecord]:
-        for node, revision in self._item.revisions:
-            value = scanning.plain_value(self._reader, node, revision)
-            copied = p64(revision.copied_from) if revision.copied_from else None
-            yield DataRecord(p64(revision.oid), self.tid, value, copied)
+        for node, revisions in self._item.told:
+            for revision in revisions:
+                value = scanning.plain_value(self._reader, node, revision)
+                copied = p64(revision.copied_from) if revision.copied_from else None
+                yield DataRecord(p64(revision.oid), self.tid, value, copied)
 
 
 def _next(
