@@ -13,6 +13,7 @@ import pytest
 from neo_common.ids import NO_TID, Oid, Partition, Tid
 from neo_storage.backends.dialect import Many, Scan, Statement
 from neo_storage.backends.mysql.queries import QUERIES as MYSQL
+from neo_storage.backends.postgresql.connection import COPY_REVISIONS, COPY_VALUES
 from neo_storage.backends.server import ServerBackend, ServerDatabase
 from neo_storage.backends.statements import Statements
 from support.backend_contract import commit, write
@@ -21,6 +22,8 @@ from support.servers import MariaDB, PostgreSQL, Server, backend_on
 
 SMALL, LARGE = 1_000, 100_000
 STATES = ("none", "stale", "true")
+HEADS = ("heads_up", "heads_down")
+"""These take an array: they have a test of their own."""
 WHOLE = {"config", "decisions", "tombstones", "drop_tombstones", "forget_decisions", "drop_decisions_above"}
 """These read, or empty, a small table."""
 
@@ -86,7 +89,7 @@ def faults(db: ServerDatabase, text: str, arguments: tuple[object, ...]) -> list
 def named(queries: Statements) -> Iterator[tuple[str, Statement]]:
     """Yield the statements that read or remove."""
     for name, value in vars(queries).items():
-        if name in WHOLE or name == "dialect":
+        if name in WHOLE or name in HEADS or name == "dialect":
             continue
         match value:
             case Statement():
@@ -103,6 +106,27 @@ def test_no_statement_walks_a_table_or_sorts(large: ServerDatabase) -> None:
     for name, statement in named(large.statements):
         arguments = arguments_of(statement)
         if wrong := faults(large, statement.text, tuple(arguments[at] for at in statement.order)):
+            found[name] = wrong
+    assert found == {}
+
+
+def test_an_iteration_walks_indexes(large: ServerDatabase) -> None:
+    if large.statements is MYSQL:
+        return  # it has none of its own: those of everybody are looked at above
+    middle, array = LARGE // 2 << TID, "{" + ",".join(map(str, range(PARTITIONS))) + "}"
+    found = {}
+    for name in HEADS:
+        statement: Statement = getattr(large.statements, name)
+        given = (middle, 2**62, array, 1000)
+        if wrong := faults(large, statement.text, tuple(given[at] for at in statement.order)):
+            found[name] = wrong
+    for name, text, bound in (
+        ("revisions", COPY_REVISIONS, (array, middle, 2**62, 2000)),
+        ("values", COPY_VALUES, (f"{{{LARGE // 2}}}", f"{{{LARGE // 2 + 1000}}}")),
+    ):
+        query = re.fullmatch(r"\s*COPY \((.*)\) TO STDOUT.*", text, re.DOTALL)
+        assert query is not None
+        if wrong := faults(large, query[1], bound):
             found[name] = wrong
     assert found == {}
 

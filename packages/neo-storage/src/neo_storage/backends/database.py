@@ -4,10 +4,11 @@ A back end implements it with its driver. Nothing here begins or ends a transact
 or `snapshot`. Errors of the driver come out as BackendError and below, from those two.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from neo_common.ids import Partition
 from neo_storage.backends.dialect import Many, Scan, Statement
 from neo_storage.backends.statements import Statements
 
@@ -37,6 +38,13 @@ class Database(Protocol):
 
     def rows_of_many(self, many: Many, rows: Sequence[Row]) -> list[Row]:
         """Run a Many that reads, for a bounded number of rows, in one statement if possible; return all it gives."""
+
+    def revisions(
+        self, partitions: Sequence[Partition], low: int, high: int, limit: int
+    ) -> Iterable[tuple[Partition, list[Row]]]:
+        """Return the first *limit* rows of `statements.copy` in each of *partitions*, in their order, for tids from
+        *low* to *high*. The rows may have more columns behind. A partition without rows may be left out.
+        """
 
     def values(self, ids: Sequence[int]) -> dict[int, bytes]:
         """Return the rows of `data` with these ids; what is not there is left out."""

@@ -36,6 +36,7 @@ class DatabaseReader:
         """Take over *db*."""
         self._db = db
         self._sql = db.statements
+        self._pace = iterating.Pace()
 
     def current(self, partition: Partition, oid: Oid) -> Tid:
         """Return the serial of the last revision (a deletion counts), 0 if there is none."""
@@ -104,6 +105,7 @@ class DatabaseReader:
                 values=values,
                 limit=limit,
                 limit_bytes=limit_bytes,
+                pace=self._pace,
             )
 
     def copy(

@@ -9,7 +9,7 @@ the mark of this process (`owner`): whoever took it over meanwhile, by whatever 
 import os
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
@@ -210,10 +210,18 @@ class ServerDatabase(ABC):
         text = many.head + many.between.join([many.row] * len(rows)) + many.tail
         return list(self.execute(text, [value for row in rows for value in row]).fetchall())
 
+    def revisions(
+        self, partitions: Sequence[Partition], low: int, high: int, limit: int
+    ) -> Iterable[tuple[Partition, list[Row]]]:
+        """Return revisions by partition, a statement for each."""
+        return ((p, self.rows(self.statements.copy, (p, low, high, limit))) for p in partitions)
+
     def values(self, ids: Sequence[int]) -> dict[int, bytes]:
         """Return the rows of `data` with these ids."""
         if not ids:
             return {}
+        if max(ids) - min(ids) == len(ids) - 1:  # written together, as those of a transaction are
+            return dict(self.rows(self.statements.values, (min(ids), max(ids))))
         marks = ", ".join(["%s"] * len(ids))
         return dict(self.execute(f"SELECT id, value FROM data WHERE id IN ({marks})", list(ids)).fetchall())
 

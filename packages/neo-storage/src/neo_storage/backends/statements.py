@@ -106,12 +106,17 @@ SELECT o.tid, o.size, t."user", t.description, t.extension
         one = f'SELECT {columns} FROM {t} WHERE tid BETWEEN ?1 AND ?2 AND "partition" = ?3 ORDER BY tid'
         self.trans_one_up = scan(one)
         self.trans_one_down = scan(f"{one} DESC", is_up=False)
+        self.heads_up: Statement | None = None
+        self.heads_down: Statement | None = None
+        """Where the database can give one row for each transaction: tid and head of those from ?1 to ?2 that touch any
+        partition of the array ?3, at most ?4.
+        """
         self.trans = s(f"""
 SELECT session, counter, "user", description, extension, parts FROM {t} WHERE "partition" = ?1 AND tid = ?2""")
         self.revisions = s(f"""
 SELECT oid, copied_from, data_id, compression, checksum, size FROM {by_tid}
  WHERE "partition" = ?1 AND tid = ?2 ORDER BY oid""")
-        self.value = s("SELECT value FROM data WHERE id = ?1")
+        self.values = s(f"SELECT id, value FROM {d.table('data', 'd', 'PRIMARY')} WHERE id BETWEEN ?1 AND ?2")
         self.records = scan(f"""
 SELECT oid, tid, copied_from, data_id, compression, checksum, size FROM {o}
  WHERE oid BETWEEN ?1 AND ?2 AND "partition" = ?3 ORDER BY oid, tid""")

@@ -26,6 +26,14 @@ _STATEMENTS: Final = (
 )
 _SCANS: Final = ("trans_up", "trans_down", "trans_one_up", "trans_one_down", "records")
 
+# The sum keeps the planner from using the array to find rows: they would come in another order, and be sorted.
+_HEADS: Final = """
+SELECT DISTINCT ON (tid) tid, session, counter, "user", description, extension, parts FROM trans
+ WHERE tid BETWEEN ?1 AND ?2 AND "partition" + 0 = ANY (?3::bigint[])
+ ORDER BY tid{order}, "partition"{order} LIMIT ?4"""
+QUERIES.heads_up = DIALECT.statement(_HEADS.format(order=""))
+QUERIES.heads_down = DIALECT.statement(_HEADS.format(order=" DESC"))
+
 
 def _prepare(name: str, bound: Statement, text: str) -> tuple[str, Statement]:
     """Return what prepares *text* as `neo_{name}`, and what runs it, with the arguments of *bound*."""

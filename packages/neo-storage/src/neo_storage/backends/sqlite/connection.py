@@ -1,16 +1,18 @@
 """Opening SQLite as we need it, and what its errors mean to us."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from neo_common.errors import BackendError, DataCorrupted, DiskFull
+from neo_common.ids import Partition
 from neo_storage.backends.database import Row
 from neo_storage.backends.dialect import Many, Scan, Statement
 from neo_storage.backends.sqlite.queries import QUERIES
 from neo_storage.backends.sqlite.schema import COMMON_SETTINGS
+from neo_storage.backends.values import runs
 
 _STATEMENTS: Final = 128
 """How many prepared statements a connection keeps: more than queries.py has."""
@@ -104,9 +106,14 @@ class SqliteDatabase:
 
     def values(self, ids: Sequence[int]) -> dict[int, bytes]:
         """Return the rows of `data` with these ids."""
-        execute, text = self._connection.execute, QUERIES.value.text
-        found = ((at, execute(text, (at,)).fetchone()) for at in ids)
-        return {at: row[0] for at, row in found if row is not None}
+        execute, text = self._connection.execute, QUERIES.values.text
+        return {at: value for run in runs(ids) for at, value in execute(text, run)}
+
+    def revisions(
+        self, partitions: Sequence[Partition], low: int, high: int, limit: int
+    ) -> Iterable[tuple[Partition, list[Row]]]:
+        """Return revisions by partition."""
+        return ((p, self.rows(QUERIES.copy, (p, low, high, limit))) for p in partitions)
 
     def config(self) -> dict[str, int | bytes]:
         """Return `config`."""
