@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from neo_common.checksum import checksum
+from neo_common.errors import DataCorrupted
 from neo_common.ids import NO_TID, NO_VERSION, Epoch, NodeId, Oid, Partition, Tid
 from neo_common.wire.codec import frame
 from neo_common.wire.schema import (
     PIECE_BYTES,
     AnswerHistory,
+    AnswerTransactions,
     AskFate,
     AskHistory,
     AskRecords,
@@ -30,10 +32,11 @@ from neo_common.wire.schema import (
     PullPiece,
     Write,
 )
-from neo_storage.backends.base import ApplyTable, Place
+from neo_storage.backends.base import ApplyTable, Place, RangeReader
 from neo_storage.core.events import Own, OwnDigests, OwnKeys, ReadOwn, ReadRange
 from neo_storage.ranges import RangeReads, answer, compare, look_for, pull
-from support.backend_contract import END, P0, T1, T2, T3, TABLE, commit, ttid
+from neo_storage.read_ahead import AHEAD_MAX, ReadAhead
+from support.backend_contract import END, P0, P1, T1, T2, T3, TABLE, commit, ttid
 from support.memory_backend import MemoryBackend
 
 C1 = NodeId(0x03000001)
@@ -283,3 +286,144 @@ def _never(own: Own) -> None:
 
 def _disk() -> tuple[int, int]:
     return 0, 0
+
+
+def everything(start: Tid = NO_TID, limit: int = 1, stop: Tid = END) -> AskTransactions:
+    return AskTransactions(E, (P0, P1), start, stop, False, True, True, limit)
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[Packet]:
+    """Every question whose reading has begun, in order."""
+    begun = list[Packet]()
+
+    def recorded(reader: RangeReader, packet: Packet, partitions: int, disk: tuple[int, int]) -> Packet:
+        begun.append(packet)
+        return answer(reader, packet, partitions, disk)
+
+    monkeypatch.setattr("neo_storage.ranges.answer", recorded)
+    return begun
+
+
+def settle(reads: RangeReads, hub: Hub) -> None:
+    """Let everything end that was begun."""
+    while len(reads) or hub.calls:
+        if hub.calls:
+            function, args = hub.calls.popleft()
+            function(*args)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("is_late", [False, True], ids=["there when asked", "asked before it is there"])
+def test_iteration_is_read_ahead(reads: RangeReads, hub: Hub, begun: list[Packet], is_late: bool) -> None:
+    reads.applied(1)
+    start, tids, questions = NO_TID, list[Tid](), 0
+    while questions == 0 or start:
+        reads.ask(ReadRange(C1, 1, everything(start, 1 + questions), 1), 2)
+        questions += 1
+        hub.run_until(questions)
+        packet = hub.answers[-1][1]
+        assert isinstance(packet, AnswerTransactions)
+        tids += [t.tid for t in packet.transactions]
+        start = packet.next
+        if not is_late:
+            settle(reads, hub)
+            assert len(begun) == questions + bool(start), "the next was read before it was asked for"
+    settle(reads, hub)
+    assert tids == [T1, T2, T3]
+    assert len(begun) == questions, "nothing was read twice"
+
+
+@pytest.mark.timeout(20)
+def test_what_was_read_ahead_is_not_given_to_who_must_see_more(
+    reads: RangeReads, hub: Hub, begun: list[Packet], backend: MemoryBackend
+) -> None:
+    reads.applied(1)
+    reads.ask(ReadRange(C1, 1, everything(T1, 2), 1), 2)
+    settle(reads, hub)
+    assert [packet.start for packet in begun if isinstance(packet, AskTransactions)] == [T1, T3]
+    t4 = Tid(T3 + 1)
+    backend.apply([commit(t4, write(1, b"d", base=T3))], 2)
+    reads.applied(2)
+    reads.ask(ReadRange(C1, 2, everything(T3, 2), 2), 2)
+    settle(reads, hub)
+    packet = hub.answers[-1][1]
+    assert isinstance(packet, AnswerTransactions)
+    assert [t.tid for t in packet.transactions] == [T3, t4]
+
+
+@pytest.mark.timeout(20)
+def test_nothing_from_before_a_pack_is_given_after_it(reads: RangeReads, hub: Hub, begun: list[Packet]) -> None:
+    reads.applied(1)
+    reads.ask(ReadRange(C1, 1, everything(T1, 2), 1), 2)
+    settle(reads, hub)
+    reads.changed()
+    reads.ask(ReadRange(C1, 2, everything(T3, 2), 1), 2)
+    settle(reads, hub)
+    assert [packet.start for packet in begun if isinstance(packet, AskTransactions)] == [T1, T3, T3]
+
+
+@pytest.mark.timeout(20)
+def test_who_asks_for_fewer_gets_no_more(reads: RangeReads, hub: Hub) -> None:
+    reads.applied(1)
+    reads.ask(ReadRange(C1, 1, everything(T1, 1), 1), 2)
+    settle(reads, hub)
+    reads.ask(ReadRange(C1, 2, everything(T2, 2), 1), 2)  # ahead: one from T2 on
+    settle(reads, hub)
+    reads.ask(ReadRange(C1, 3, everything(T3, 1), 1), 2)
+    settle(reads, hub)
+    counts = [len(a.transactions) for _, a in hub.answers if isinstance(a, AnswerTransactions)]
+    assert counts == [1, 1, 1]
+
+
+@pytest.mark.timeout(20)
+def test_failed_reading_ahead_is_for_who_asks(reads: RangeReads, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(reader: RangeReader, packet: Packet, partitions: int, disk: tuple[int, int]) -> Packet:
+        assert isinstance(packet, AskTransactions)
+        if packet.start:
+            raise DataCorrupted("a page is broken")
+        return answer(reader, packet, partitions, disk)
+
+    reads.applied(1)
+    monkeypatch.setattr("neo_storage.ranges.answer", failing)
+    reads.ask(ReadRange(C1, 1, everything(), 1), 2)
+    settle(reads, hub)
+    assert [type(packet) for _, packet in hub.answers] == [AnswerTransactions]
+    reads.ask(ReadRange(C1, 2, everything(T2), 1), 2)
+    settle(reads, hub)
+    packet = hub.answers[-1][1]
+    assert isinstance(packet, Error)
+    assert packet.code == ErrorCode.CORRUPTED
+
+
+def test_reading_ahead_keeps_few_answers_and_the_latest() -> None:
+    found = AnswerTransactions((), T2)
+    ahead = ReadAhead()
+    kept = [ahead.begin(NodeId(n), everything(), found, 5) for n in range(AHEAD_MAX + 2)]
+    assert [one is not None and one in ahead for one in kept] == [False] * 2 + [True] * AHEAD_MAX
+    for n in range(2, AHEAD_MAX + 2):
+        assert ahead.claim(ReadRange(NodeId(n), 1, everything(T2, 9), 5)) is kept[n]
+        assert ahead.claim(ReadRange(NodeId(n), 2, everything(T2, 9), 5)) is None, "it is for one question"
+    assert ahead.begin(NodeId(99), everything(), found, 5) is None, "all are wanted"
+    assert ahead.begin(NodeId(2), everything(), AnswerTransactions((), NO_TID), 5) is None, "there is no more"
+    last = kept[-1]
+    assert last is not None
+    ahead.forget(last)
+    down = ahead.begin(C1, everything()._replace(descending=True), found, 5)
+    assert down is not None
+    assert down.question == everything(stop=T2)._replace(descending=True)
+    ahead.forget_unwanted()
+    assert down not in ahead
+    assert kept[2] in ahead
+
+
+@pytest.mark.timeout(20)
+def test_readers_connect_before_they_are_asked(backend: MemoryBackend, hub: Hub) -> None:
+    reads = RangeReads(backend, hub.door, hub.hurry, hub.done, hub.owned.append, lambda: (1, 2), readers=2)
+    reads.warm()
+    reads.applied(0)
+    reads.ask(read(0), 2)
+    hub.run_until(1)
+    settle(reads, hub)
+    assert [r.request for r, _ in hub.answers] == [1]
+    reads.close(10)

@@ -24,7 +24,9 @@ from neo_common.wire.schema import (
     Transaction,
 )
 
-TRANSACTIONS_PER_BATCH: Final = 1000
+TRANSACTIONS_FIRST: Final = 32
+"""Of the first answer. Each may have twice as many as the last one: the first comes soon, and is used meanwhile."""
+TRANSACTIONS_MAX: Final = 1000
 RECORDS_PER_BATCH: Final = 8000
 """Divided by the number of partitions: they are merged, so all are fetched at once."""
 _P = TypeVar("_P", AnswerTransactions, AnswerRecords)
@@ -38,10 +40,12 @@ class _Stream(Generic[_P]):
         reader: Reader,
         parts: tuple[Partition, ...],
         answer: type[_P],
-        question: Callable[[Epoch, tuple[Partition, ...], int], Packet],
+        question: Callable[[Epoch, tuple[Partition, ...], int, int], Packet],
         place: Callable[[_P], int | None],
     ) -> None:
-        """`question(epoch, parts, place)` asks from *place* on; `place(answer)` is where to go on, None at the end."""
+        """`question(epoch, parts, place, number)` asks from *place* on, `number` questions after the first one;
+        `place(answer)` is where to go on, None at the end.
+        """
         self.reader = reader
         self.parts = parts
         self.node: NodeId | None = None
@@ -50,12 +54,14 @@ class _Stream(Generic[_P]):
         self._place: Callable[[_P], int | None] = place
         self._next: int | None = None
         self._call: Call | None = None
+        self._number = 0
+        """Of the last question."""
 
     def begin(self, place: int) -> "list[tuple[_Stream[_P], _P]]":
         """Ask for the first batch; return it, and from whom to go on: several streams if several nodes are needed."""
         result = []
         for covered in self.reader.ask_cover(
-            self.parts, lambda epoch, parts: self._question(epoch, parts, place), self._answer
+            self.parts, lambda epoch, parts: self._question(epoch, parts, place, 0), self._answer
         ):
             stream = _Stream(self.reader, covered.parts, self._answer, self._question, self._place)
             stream.node = covered.node
@@ -84,7 +90,8 @@ class _Stream(Generic[_P]):
             return
         shell = self.reader.shell
         with shell.lock:
-            question = self._question(shell.core.epoch, self.parts, self._next)
+            self._number += 1
+            question = self._question(shell.core.epoch, self.parts, self._next, self._number)
             self._call = shell.call(self.node, question, self.reader.deadline())
             shell.flush()
 
@@ -105,9 +112,10 @@ def transactions(
     if start > stop:
         return
 
-    def question(epoch: Epoch, parts: tuple[Partition, ...], place: int) -> AskTransactions:
+    def question(epoch: Epoch, parts: tuple[Partition, ...], place: int, number: int) -> AskTransactions:
         low, high = (start, Tid(place)) if descending else (Tid(place), stop)
-        return AskTransactions(epoch, parts, low, high, descending, revisions, values, TRANSACTIONS_PER_BATCH)
+        limit = min(TRANSACTIONS_FIRST << min(number, 16), TRANSACTIONS_MAX)
+        return AskTransactions(epoch, parts, low, high, descending, revisions, values, limit)
 
     stream = _Stream(reader, reader.all_partitions(), AnswerTransactions, question, lambda a: a.next or None)
     sign = -1 if descending else 1
@@ -159,7 +167,8 @@ def records(reader: Reader, first: Oid, before: Tid, *, newer: bool = False) -> 
     limit = max(10, RECORDS_PER_BATCH // count)
 
     def of_partition(partition: Partition) -> Iterator[tuple[Oid, list[CurrentRecord]]]:
-        def question(epoch: Epoch, parts: tuple[Partition, ...], place: int) -> AskRecords:
+        def question(epoch: Epoch, parts: tuple[Partition, ...], place: int, number: int) -> AskRecords:
+            del number
             return AskRecords(epoch, partition, Oid(place), before, limit, newer)
 
         stream = _Stream(reader, (partition,), AnswerRecords, question, lambda a: a.next)

@@ -12,7 +12,7 @@ from typing import Final
 from xxhash import xxh3_128
 
 from neo_common.checksum import checksum
-from neo_common.errors import BackendLost, DataCorrupted, NotReady
+from neo_common.errors import BackendError, BackendLost, DataCorrupted, NotReady
 from neo_common.ids import MAX_TID, NO_TID, Oid, Partition, Tid
 from neo_common.wire.schema import (
     PIECE_BYTES,
@@ -44,10 +44,13 @@ from neo_storage.backends.base import Backend, Place, RangeReader
 from neo_storage.core.events import Own, OwnDigests, OwnKeys, OwnValues, ReadOwn, ReadRange
 from neo_storage.native import Door, Worker
 from neo_storage.points import PATIENCE_S, patient
+from neo_storage.read_ahead import Ahead, ReadAhead
 
 log = logging.getLogger("neo.storage")
 ANSWER_BYTES: Final = 4 * 2**20
 """Values per answer, about: far below what a frame can carry."""
+TRANSACTIONS_BYTES: Final = 2 * 2**20
+"""The same of transactions: who iterates uses one answer while the next is made, the sooner the better."""
 _TRANSACTIONS_MAX: Final = 10_000
 _REVISIONS_MAX: Final = 150_000
 """Per answer: their ids alone fill half a frame."""
@@ -58,7 +61,10 @@ _KEYS_MAX: Final = 50_000
 
 
 class RangeReads:
-    """Runs `ReadRange` effects. All calls are the hub's."""
+    """Runs `ReadRange` effects. All calls are the hub's.
+
+    For who reads all transactions the next ones are read ahead, as long as that leaves a reader for others.
+    """
 
     def __init__(
         self,
@@ -89,10 +95,25 @@ class RangeReads:
         self._early: list[tuple[ReadRange | ReadOwn, int]] = []
         self._ready: deque[tuple[ReadRange | ReadOwn, int]] = deque()
         self._to_copy: deque[ReadRange | ReadOwn] = deque()
+        self._ahead = ReadAhead()
 
     def __len__(self) -> int:
         busy = len(self._all) - len(self._idle) - len(self._copying)
         return len(self._early) + len(self._ready) + len(self._to_copy) + busy
+
+    def warm(self) -> None:
+        """Have readers connect before anybody waits for them: the first read would take some ms longer."""
+        while self._idle:
+            self._warm(*self._idle.pop())
+
+    def _warm(self, worker: Worker, reader: RangeReader) -> None:
+        def done(result: object) -> None:
+            if isinstance(result, Exception) and not isinstance(result, BackendError):
+                raise result  # what we do not understand stops the node
+            self._idle.append((worker, reader))  # a server that does not answer is told to who asks
+            self._work()
+
+        worker.submit(lambda: reader.packed(Partition(0)), done)
 
     def ask(self, read: ReadRange | ReadOwn, partitions: int) -> None:
         """Answer *read*, when it is time. *partitions*: how many the table has."""
@@ -100,6 +121,9 @@ class RangeReads:
             self._early.append((read, partitions))
             self._hurry()
             self._refuse_early()
+        elif isinstance(read, ReadRange) and (ahead := self._ahead.claim(read)) is not None:
+            if ahead.answer is not None:
+                self._give_ahead(ahead, ahead.answer, partitions)
         else:
             self._ready.append((read, partitions))
             self._work()
@@ -111,6 +135,10 @@ class RangeReads:
             self._ready += [item for item in self._early if item[0].position <= position]
             self._early = [item for item in self._early if item[0].position > position]
             self._work()
+
+    def changed(self) -> None:
+        """History has changed without a position of its own: what was read before is for nobody who asks now."""
+        self._ahead.forget_unwanted()
 
     def stuck(self, code: ErrorCode, text: str) -> None:
         """Nothing is applied until `go_on`, and *text* says why: who waits for that is told."""
@@ -134,6 +162,7 @@ class RangeReads:
         self._early.clear()
         self._ready.clear()
         self._to_copy.clear()
+        self._ahead.forget_unwanted()
         for worker, reader in self._all:
             if worker.stop(timeout_s):
                 reader.close()
@@ -206,6 +235,7 @@ class RangeReads:
             elif isinstance(result, Exception):
                 raise result  # what we do not understand stops the node
             assert isinstance(result, tuple)
+            self._read_ahead(read, result, partitions)
             self._done(read, result)
 
         worker.submit(
@@ -214,6 +244,40 @@ class RangeReads:
             ),
             done,
         )
+
+    def _read_ahead(self, read: ReadRange, packet: Packet, partitions: int) -> None:
+        """Begin to read what *read.peer* will ask for when it has *packet*, if that leaves a reader for others."""
+        if not isinstance(packet, AnswerTransactions) or len(self._idle) < 2 or self._ready or self._is_stopping:
+            return
+        assert isinstance(read.packet, AskTransactions)
+        ahead = self._ahead.begin(read.peer, read.packet, packet, self._applied)
+        if ahead is None:
+            return
+        worker, reader = self._idle.pop()
+
+        def done(result: object) -> None:
+            self._idle.append((worker, reader))
+            if ahead in self._ahead:
+                self._ahead_is_there(ahead, result, partitions)
+            self._work()
+
+        worker.submit(lambda: answer(reader, ahead.question, partitions, (0, 0)), done)
+
+    def _ahead_is_there(self, ahead: Ahead, result: object, partitions: int) -> None:
+        if not isinstance(result, AnswerTransactions):  # an error: who asks has it read again, and is told
+            self._ahead.forget(ahead)
+            if ahead.wanted is not None:
+                self._ready.append((ahead.wanted, partitions))
+        elif ahead.wanted is not None:
+            self._give_ahead(ahead, result, partitions)
+        else:
+            ahead.answer = result
+
+    def _give_ahead(self, ahead: Ahead, packet: AnswerTransactions, partitions: int) -> None:
+        self._ahead.forget(ahead)
+        assert ahead.wanted is not None
+        self._read_ahead(ahead.wanted, packet, partitions)
+        self._done(ahead.wanted, packet)
 
 
 def _is_asked(read: ReadRange | ReadOwn) -> bool:
@@ -235,7 +299,7 @@ def answer(reader: RangeReader, packet: Packet, partitions: int, disk: tuple[int
                 revisions=revisions,
                 values=values,
                 limit=max(1, min(limit, _TRANSACTIONS_MAX)),
-                limit_bytes=ANSWER_BYTES,
+                limit_bytes=TRANSACTIONS_BYTES,
             )
             return _checked(AnswerTransactions(found, following), found)
         case AskRecords(_, partition, first, before, limit, newer):

@@ -128,6 +128,8 @@ class StorageShell(Shell):
     def started(self) -> None:
         """Apply, look for the primary, watch the disk."""
         self._applier.start(self.core.image.position)
+        if not self._backend.at_once:
+            self._ranges.warm()
         self._flusher.make_spares()
         self.follow_primary(self._masters)
         self.spawn(self._watch_disk)
@@ -231,10 +233,12 @@ class StorageShell(Shell):
 
     def copied_in(self, number: int) -> None:
         """It has what was copied up to that number."""
+        self.call_from_thread(self._ranges.changed)
         self.post_from_thread(CopiedIn(number))
 
     def packed(self, order: int, partition: Partition, revisions: int, size: int) -> None:
         """A cell is packed."""
+        self.call_from_thread(self._ranges.changed)
         self.post_from_thread(Packed(order, partition, revisions, size))
 
     def erased(self, partition: Partition) -> None:
