@@ -112,6 +112,14 @@ def _set_clock_by(path: Path) -> None:
     Clock.now = now  # type: ignore[method-assign]
 
 
+def _reap(waitpid: Callable[[int, int], tuple[int, int]], pid: int, living: set[int], ended: dict[int, int]) -> None:
+    """Note how that child has ended, if it has."""
+    found, status = waitpid(pid, os.WNOHANG)
+    if found:
+        living.discard(pid)
+        ended[pid] = os.waitstatus_to_exitcode(status)
+
+
 def _know_keys(keys_of: Callable[[type], Mapping[str, Any]], section: type) -> None:
     """Have all keys of the configuration looked up already."""
     for key in keys_of(section).values():
@@ -170,16 +178,15 @@ def _serve() -> None:
                 finally:
                     sys.stderr.flush()
                     os._exit(status)
+            for old in tuple(living):  # of most nobody asks: they were killed, and would stay zombies
+                _reap(waitpid, old, living, ended)
             living.add(pid)
             ended.pop(pid, None)  # numbers come again
             answer = {"pid": pid}
         elif "poll" in request:
             pid = request["poll"]
             if pid in living:
-                found, status = waitpid(pid, os.WNOHANG)
-                if found:
-                    living.discard(pid)
-                    ended[pid] = os.waitstatus_to_exitcode(status)
+                _reap(waitpid, pid, living, ended)
             answer = {"status": ended.get(pid)}
         os.write(1, json.dumps(answer).encode() + b"\n")
     for pid in living:
