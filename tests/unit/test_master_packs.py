@@ -58,6 +58,20 @@ def test_one_pack_at_a_time() -> None:
     assert r.ask(C1, s.AskPack(tid, "")).order > order
 
 
+def test_cells_that_are_packed_again_do_not_hold_up_the_next_pack() -> None:
+    """The pack was over, as whoever ordered it has seen. Then a storage came back, with cells that it has to pack."""
+    r = Reign().run(C1)
+    tid = durable(r)
+    order = r.ask(C1, s.AskPack(tid, "")).order
+    for storage in (S1, S2):
+        r.say(storage, s.PackProgress(order, 4, 4, 10, 1000))
+    r.lose(S2)
+    r.dial(S2)
+    r.say(S2, s.PackProgress(order, 2, 4, 10, 1000))
+    assert r.ask(C1, s.AskPackState()).cells_done == 10
+    assert r.ask(C1, s.AskPack(tid, "")).order > order
+
+
 def test_progress_is_added_up() -> None:
     r = Reign().run(C1)
     r.admin()

@@ -39,7 +39,7 @@ class Packs(MasterBase):
         """Begin a pack, one at a time."""
         if self.state is not ClusterState.RUNNING:
             self.refuse(peer, request, f"a pack needs a cluster that is RUNNING: it is {self.state.name}")
-        elif self.pack is not None and not self.is_pack_over(self.pack):
+        elif self.pack is not None and not (self.pack.was_over or self.is_pack_over(self.pack)):
             done, total, _, _ = self.pack_totals(self.pack)
             self.refuse(peer, request, f"a pack to tid {self.pack.tid:#x} is under way: {done} of {total} cells done")
         else:
@@ -113,6 +113,7 @@ class Packs(MasterBase):
             asked_by, self.pack.asked_by = self.pack.asked_by, []
             for peer, request in asked_by:
                 self.send(peer, AnswerPack(self.pack.number, self.pack.tid), request)
+            self.pack.was_over |= self.is_pack_over(self.pack)
 
     def packs_storage_lost(self, storage: NodeId) -> None:
         """Do not wait for it any more: it is told again when it comes back."""

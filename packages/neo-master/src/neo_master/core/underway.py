@@ -59,7 +59,7 @@ class Waiting(NamedTuple):
 class PackOrder:
     """A pack under way, or the last one."""
 
-    __slots__ = ("asked_by", "done", "number", "progress", "started", "tid")
+    __slots__ = ("asked_by", "done", "number", "progress", "started", "tid", "was_over")
 
     def __init__(self, number: int, tid: Tid, started: Seconds) -> None:
         self.number = number
@@ -71,6 +71,8 @@ class PackOrder:
         """The sum over storages that are gone."""
         self.asked_by: list[tuple[NodeId, int]] = []
         """Who waits for AnswerPack."""
+        self.was_over = False
+        """Whether all was done once: later a storage may come back, and have cells to pack again."""
 
 
 class Chosen(NamedTuple):
