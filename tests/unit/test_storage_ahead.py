@@ -177,6 +177,23 @@ def test_client_with_ever_more_transactions_that_cannot_be_voted_is_cut_off() ->
     assert rig.core.image.tentative.size == 0
 
 
+def test_abort_that_overtakes_pieces_cuts_nobody() -> None:
+    """It comes from the primary, they from a client or the lead: who has forgotten their beginning lets them pass."""
+    lead, other = Rig().serve(PAIR, S2), Rig(S2).serve(PAIR, S1)
+    lead.receive(C1, piece(0, 0))
+    other.receive(S1, FwdPiece(E1, PAIR.version, piece(0, 0)))
+    for rig in (lead, other):
+        rig.receive(M1, SAbort(ttid(), 1))
+        rig.settle()
+    lead.receive(C1, piece(0, PIECE_BYTES))
+    lead.receive(C1, store(write(2), first=1))
+    other.receive(S1, FwdPiece(E1, PAIR.version, piece(0, PIECE_BYTES)))
+    other.receive(S1, FwdStore(E1, PAIR.version, store(write(2), first=1)))
+    for rig in (lead, other):
+        assert not rig.cut
+        assert not rig.core.image.tentative.ttids()
+
+
 def test_lost_client_takes_along_what_went_ahead() -> None:
     rig = Rig().serve()
     rig.receive(C1, store(write(0)))

@@ -40,7 +40,7 @@ class Ahead:
         if not self._is_wanted(client, m.ttid, m.partition):
             return
         if not self._ground.image.tentative.takes_store(m.ttid, m.partition, m.first):
-            self.gap(client, m.ttid)
+            self._gap_unless_over(client, m.ttid)
             return
         size = ENTRY_BYTES + sum(ENTRY_BYTES + len(w.data.value) for w in m.writes)
         problem = self._too_much(size) or check_writes(self._ground, m.partition, m.writes)
@@ -61,7 +61,7 @@ class Ahead:
         if not self._is_wanted(client, m.ttid, partition):
             return
         if not self._ground.image.tentative.takes_piece(m.ttid, m.oid, m.offset, len(m.value)):
-            self.gap(client, m.ttid)
+            self._gap_unless_over(client, m.ttid)
             return
         problem = self._too_much(ENTRY_BYTES + len(m.value))
         if m.oid > MAX_OID:
@@ -135,8 +135,7 @@ class Ahead:
         """Take writes that the lead passes on."""
         s = m.store
         if not self._ground.image.tentative.takes_store(s.ttid, s.partition, s.first):
-            self.gap(peer, s.ttid)
-            return
+            return  # we have forgotten the beginning: a vote that needs it is found to lack it
         self._ground.write(LogStored(s.ttid, s.partition, s.first, s.writes))
         self._from[s.ttid] = (peer, self._ground.now)
 
@@ -144,10 +143,18 @@ class Ahead:
         """Take a piece that the lead passes on."""
         s = m.piece
         if not self._ground.image.tentative.takes_piece(s.ttid, s.oid, s.offset, len(s.value)):
-            self.gap(peer, s.ttid)
-            return
+            return  # as with a Store
         self._ground.write(LogPiece(s.ttid, s.oid, s.offset, s.value))
         self._from[s.ttid] = (peer, self._ground.now)
+
+    def _gap_unless_over(self, peer: NodeId, ttid: Ttid) -> None:
+        """What came does not follow what is here. If its transaction is over we have forgotten the beginning: an abort
+        comes from the primary, and overtakes what is on its way from the client.
+        """
+        image = self._ground.image
+        is_over = ttid.session in self._ground.gone or ttid in image.tombstones or image.decision(ttid) is not None
+        if not is_over:
+            self.gap(peer, ttid)
 
     def gap(self, peer: NodeId, ttid: Ttid) -> None:
         """Something that goes ahead was lost. A new connection begins anew, on both sides."""
