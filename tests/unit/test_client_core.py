@@ -72,6 +72,7 @@ from neo_common.wire.schema import (
     ReadCheck,
     Refused,
     Stale,
+    Store,
     Underway,
     Unvote,
     UnvoteOk,
@@ -552,6 +553,20 @@ def test_answer_across_a_welcome_is_not_current_and_void_in_a_new_reign(bench: B
     bench.welcome(epoch=E2)
     assert loading.void
     assert bench.core.load_ended(loading, Tid(3)) == T6
+
+
+def test_transaction_without_effect_takes_back_what_went_ahead(bench: Bench) -> None:
+    """Storages would keep it, and their logs, until it is old."""
+    tx = bench.begin()
+    bench.do(StoredAhead(tx.handle, P0, 0, 1))
+    effects = bench.do(AbortNow(tx.handle))
+    assert effects[-1] == AbortDone(tx.handle)
+    assert sent(effects, Store) == [(S1, Store(tx.ttid, E1, P0, 0, ()))]
+    lost = bench.begin()
+    bench.do(StoredAhead(lost.handle, P0, 0, 1))
+    bench.do(Lost(S1, "cut"))
+    bench.do(Connected(S1, hello(E1)))
+    assert not sent(bench.do(AbortNow(lost.handle)), Store), "it went with the connection"
 
 
 def test_what_went_ahead_is_named_in_the_vote_and_sent_again_after_a_loss(bench: Bench) -> None:

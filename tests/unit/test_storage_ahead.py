@@ -39,6 +39,7 @@ from support.storage_rig import (
     E1,
     M1,
     P0,
+    P1,
     PAIR,
     S1,
     S2,
@@ -154,11 +155,10 @@ def test_too_much_ahead_fails_the_vote() -> None:
 
 
 def test_what_has_no_value_counts_too() -> None:
-    """Deletions, empty stores and tiny pieces take memory here: they do not pass the limit for nothing."""
+    """Deletions and tiny pieces take memory here: they do not pass the limit for nothing."""
     gone = write(0)._replace(data=ABSENT)
     for packets in (
         [Store(ttid(C1, n), E1, P0, 0, (gone,)) for n in range(1, 50)],
-        [Store(ttid(C1, n), E1, P0, 0, ()) for n in range(1, 50)],
         [StorePiece(ttid(), E1, Oid(2 * n), 0, b"x") for n in range(1, 50)],
     ):
         rig = Rig(settings=StorageSettings(undecided_bytes=10 * ENTRY_BYTES)).serve()
@@ -175,6 +175,32 @@ def test_client_with_ever_more_transactions_that_cannot_be_voted_is_cut_off() ->
     rig.receive(C1, Store(ttid(C1, 6), E1, P0, 0, (write(0),)))
     assert rig.cut == [C1]
     assert rig.core.image.tentative.size == 0
+
+
+def test_client_that_gives_up_takes_back_what_went_ahead() -> None:
+    """Nobody waits until it is old: the log could not let go of anything meanwhile."""
+    one, two = Rig().serve(PAIR, S2), Rig(S2).serve(PAIR, S1)
+    rigs = {S1: one, S2: two}
+    for packet in (piece(0, 0), piece(0, PIECE_BYTES), store(big(0), write(2, 0, b"two"))):
+        relay(rigs, one.receive(C1, packet), S1)
+    assert one.core.image.tentative.size == two.core.image.tentative.size > 2 * PIECE_BYTES
+    relay(rigs, one.receive(C1, store()), S1)
+    for rig in rigs.values():
+        rig.settle()
+        assert not rig.core.image.tentative.ttids()
+        assert rig.core.needed_from(rig.core.image.position) > rig.core.image.position
+        assert not rig.cut
+
+
+def test_nothing_is_taken_back_of_what_went_ahead_for_another_partition() -> None:
+    """It comes from another lead, and may be on its way yet."""
+    rig = Rig(S2).serve(PAIR, S1)
+    rig.receive(S1, FwdPiece(E1, PAIR.version, piece(0, 0)))
+    rig.receive(C1, Store(ttid(), E1, P1, 0, (write(1),)))
+    rig.receive(C1, Store(ttid(), E1, P1, 0, ()))
+    assert rig.core.image.tentative.value(ttid(), Oid(0))[0] == PIECE_BYTES
+    rig.receive(S1, FwdStore(E1, PAIR.version, store()))
+    assert not rig.core.image.tentative.ttids()
 
 
 def test_abort_that_overtakes_pieces_cuts_nobody() -> None:

@@ -84,6 +84,7 @@ from neo_common.wire.schema import (
     ReadCheck,
     Refused,
     Stale,
+    Store,
     Underway,
     Unvote,
     UnvoteOk,
@@ -333,6 +334,7 @@ class ClientCore:
         """Send what *node* has not got of what goes ahead."""
         sent = tx.uploaded.setdefault(node, {})
         if sent.get(partition, 0) < tx.ahead.get(partition, 0):
+            tx.kept.setdefault(node, set()).add(partition)
             self._do(Upload(tx.handle, tx.ttid, node, partition, sent.get(partition, 0)))
             sent[partition] = tx.ahead[partition]
 
@@ -502,6 +504,15 @@ class ClientCore:
         delay = min(RETRY_DELAY_S * 2.0 ** min(tx.failures, 10), RETRY_DELAY_MAX_S)
         tx.failures += 1
         tx.not_before = Seconds(self._now + delay)
+
+    def _take_back(self, tx: Tpc) -> None:
+        """Nothing will come of what went ahead: nobody need keep it.
+
+        Whoever does not hear this has lost it with our connection, or forgets it when it is old.
+        """
+        for node in sorted(tx.kept):
+            for p in sorted(tx.kept[node]):
+                self._do(Send(node, Store(tx.ttid, self.epoch, p, 0, ())))
 
     # ------------------------------------------------------------------------------------------ unvote
 
@@ -699,6 +710,7 @@ class ClientCore:
 
     def _failed(self, tx: Tpc, code: ErrorCode, text: str) -> None:
         self._forget(tx)
+        self._take_back(tx)
         if tx.waiting is Waiting.ABORT:
             self._do(AbortDone(tx.handle))
         else:
@@ -984,6 +996,7 @@ class ClientCore:
             return
         for tx in list(self.transactions.values()):
             tx.uploaded.pop(peer, None)
+            tx.kept.pop(peer, None)
             if tx.phase is Phase.LOCKING and peer in tx.held:
                 self._retry(tx)
             elif tx.phase is Phase.RESOLVING and peer in tx.held:

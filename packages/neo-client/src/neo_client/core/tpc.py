@@ -100,6 +100,8 @@ class Tpc:
     ahead: dict[Partition, int] = field(default_factory=dict)
     """How many of the first writes of a partition go ahead of the vote."""
     uploaded: dict[NodeId, dict[Partition, int]] = field(default_factory=dict)
+    kept: dict[NodeId, set[Partition]] = field(default_factory=dict)
+    """Storages that keep something that was sent ahead, under any attempt, until it is decided or taken back."""
     """How many of them a lead has, on its present connection."""
 
     def __repr__(self) -> str:
@@ -115,6 +117,7 @@ class Tpc:
         """Forget what was sent of it: it is voted from scratch, under another name, if it is to be voted already."""
         self.ttid, self.attempt = ttid, 0
         self.wait, self.held, self.voted, self.uploaded = set(), set(), set(), {}
+        self.kept = {}  # with the session goes what was sent under it
         self.contended = self.lost_vote = self.refused = self.maybe = False
         self.failures, self.not_before = 0, _LONG_AGO
         if self.phase is Phase.RESOLVING:

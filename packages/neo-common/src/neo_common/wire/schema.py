@@ -422,7 +422,10 @@ class Error(NamedTuple):
 
 @_notify(0x0101, (C,), (S,))
 class Store(NamedTuple):
-    """Tentative writes of a large transaction, ahead of its Vote: the `first`-th of that partition, and on."""
+    """Tentative writes of a large transaction, ahead of its Vote: the `first`-th of that partition, and on.
+
+    None at all, from 0: its client has given it up, and what went ahead for that partition is forgotten.
+    """
 
     ttid: Ttid
     epoch: Epoch

@@ -36,7 +36,10 @@ class Ahead:
     # ---- from the client
 
     def on_store(self, client: NodeId, m: Store) -> None:
-        """Take the writes of *m* and pass them on."""
+        """Take the writes of *m* and pass them on. None at all, from the first on: take back what came."""
+        if is_nothing(m):
+            self._take_back(m)
+            return
         if not self._is_wanted(client, m.ttid, m.partition):
             return
         if not self._ground.image.tentative.takes_store(m.ttid, m.partition, m.first):
@@ -52,6 +55,23 @@ class Ahead:
         image = self._ground.image
         for node in sorted(have):
             self._ground.send(node, FwdStore(image.epoch, image.table.version, m))
+
+    def _take_back(self, m: Store) -> None:
+        """The client has given that transaction up: forget what it has sent ahead, here and wherever it was passed on.
+
+        Also where another one leads now: nobody else knows who has it.
+        """
+        ground = self._ground
+        have = self._have.get(m.ttid, {}).pop(m.partition, set())
+        for node in sorted(have & ground.peers):
+            ground.send(node, FwdStore(ground.image.epoch, ground.image.table.version, m))
+        self._forget_part(m)
+
+    def _forget_part(self, m: Store) -> None:
+        if self._ground.image.tentative.has(m.ttid):
+            self._ground.write(LogStored(m.ttid, m.partition, 0, ()))
+        if not self._ground.image.tentative.has(m.ttid):
+            self.settled(m.ttid)
 
     def on_piece(self, client: NodeId, m: StorePiece) -> None:
         """Take the piece *m* and pass it on."""
@@ -132,8 +152,11 @@ class Ahead:
             self._ground.send(node, FwdStore(image.epoch, image.table.version, store))
 
     def on_fwd_store(self, peer: NodeId, m: FwdStore) -> None:
-        """Take writes that the lead passes on."""
+        """Take writes that the lead passes on, or forget those of a client that has given up."""
         s = m.store
+        if is_nothing(s):
+            self._forget_part(s)
+            return
         if not self._ground.image.tentative.takes_store(s.ttid, s.partition, s.first):
             return  # we have forgotten the beginning: a vote that needs it is found to lack it
         self._ground.write(LogStored(s.ttid, s.partition, s.first, s.writes))
@@ -188,6 +211,11 @@ class Ahead:
         for ttid in sorted(t for t, (_, since) in self._from.items() if since < limit):
             if ttid not in self._ground.image.voted:
                 self.forget(ttid)
+
+
+def is_nothing(store: Store) -> bool:
+    """Return whether it takes back what went ahead."""
+    return store.first == 0 and not store.writes
 
 
 def batches(voted: VotedRecord, writes: tuple[Write, ...]) -> Iterator[tuple[int, tuple[Write, ...]]]:

@@ -238,6 +238,8 @@ def undecided(image: Image, position: int, record: LogRecord) -> tuple[VotedReco
             image.epochs[position] = None
             if len(image.epochs) > EPOCHS_MAX:
                 del image.epochs[next(iter(image.epochs))]
+        case LogStored(ttid, partition, 0, ()):
+            image.tentative.take_back(ttid, partition, image.table.partition)
         case LogStored():
             image.tentative.stored(position, record)
         case LogPiece():

@@ -32,7 +32,7 @@ from neo_common.ids import NO_NODE, Instant, NodeId, Oid, Partition, Version
 from neo_common.states import CellState, Role, node_text, role_of
 from neo_common.wire import schema as s
 from neo_storage.backends.base import Reader
-from neo_storage.core.ahead import Ahead
+from neo_storage.core.ahead import Ahead, is_nothing
 from neo_storage.core.copying import Copies
 from neo_storage.core.decisions import Decisions
 from neo_storage.core.events import Applied, CopiedIn, DiskUsage, Erased, Named, Own, Packed, PointsRead
@@ -479,7 +479,7 @@ class StorageCore:
         self.votes.on_fwd(peer, [r for r in m.records if self._from_lead(peer, r.partition, m.version)])
 
     def _on_fwd_store(self, peer: NodeId, m: s.FwdStore) -> None:
-        if self._from_lead(peer, m.store.partition, m.version):
+        if is_nothing(m.store) or self._from_lead(peer, m.store.partition, m.version):
             self.ahead.on_fwd_store(peer, m)
 
     def _on_fwd_piece(self, peer: NodeId, m: s.FwdPiece) -> None:

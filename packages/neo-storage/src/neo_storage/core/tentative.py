@@ -6,7 +6,7 @@ committed but not applied) reads it back through the `Spool`.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple, Protocol
 
 from xxhash import xxh3_128
@@ -215,6 +215,16 @@ class Tentative:
                 ahead.size += len(write.data.value)
                 write = write._replace(data=write.data._replace(value=b""))
             writes.append((write, chunk))
+
+    def take_back(self, ttid: Ttid, partition: Partition, partition_of: Callable[[Oid], Partition]) -> None:
+        """Forget what that transaction has sent ahead for *partition*."""
+        ahead = self._ahead.get(ttid)
+        if ahead is not None:
+            ahead.stores.pop(partition, None)
+            for oid in [oid for oid in ahead.chains if partition_of(oid) == partition]:
+                del ahead.chains[oid]
+            if not ahead.stores and not ahead.chains:
+                self.forget(ttid)
 
     def piece(self, position: int, record: LogPiece) -> None:
         """Take the piece of *record*, which stands at *position*."""
