@@ -168,6 +168,13 @@ def missing_above_a_pack(o: Oracle) -> None:
     o.missed("C2", E1, T1, X)
 
 
+def older_upload(o: Oracle) -> None:
+    """A has stored a large value twice, and voted the second edition."""
+    o.editions[A, 1, X] = 1
+    o.publish(E1, A, 1, T1)
+    o.read("C2", E1, T1, X, T1, A, cached=False, edition=0)
+
+
 @pytest.mark.parametrize(
     ("invariant", "story"),
     [
@@ -193,6 +200,7 @@ def missing_above_a_pack(o: Oracle) -> None:
         (17, current_is_packed_away),
         (18, promised_for_nothing),
         (18, pack_forgotten),
+        (19, older_upload),
         (4, missing_without_a_pack),
         (4, missing_above_a_pack),
     ],

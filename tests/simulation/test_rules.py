@@ -22,6 +22,7 @@ from unit import test_master_sessions as sessions
 from unit import test_master_settled as settled
 from unit import test_master_tables as tables
 from unit import test_master_transactions as transactions
+from unit import test_storage_ahead as ahead
 from unit import test_storage_copying as copying
 from unit import test_storage_decisions as decisions
 from unit import test_storage_reign as reign
@@ -62,6 +63,9 @@ RULES: Final[dict[str, tuple[Callable[..., None], ...]]] = {
         client.test_locks_are_asked_for_again_under_the_new_session,
     ),
     "new_votes_before_stable": (votes.test_new_vote_waits_for_the_cells_of_the_last_stable_table,),
+    "abort_cuts": (ahead.test_abort_that_overtakes_pieces_cuts_nobody,),
+    "uploads_remembered": (client.test_what_went_ahead_is_named_in_the_vote_and_sent_again_after_a_loss,),
+    "not_taken_back": (client.test_transaction_without_effect_takes_back_what_went_ahead,),
     "no_attempts": (recovery.test_votes_of_different_attempts_do_not_add_up,),
     "no_fencing": (
         votes.test_forward_of_an_older_epoch_is_dropped,

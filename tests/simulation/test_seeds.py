@@ -61,6 +61,22 @@ def test_what_once_failed_with_packs_does_not(scenario: str, seed: int, fault_co
     assert error is None
 
 
+@pytest.mark.parametrize(
+    ("scenario", "seed", "fault_count"),
+    [
+        # An abort overtook pieces of a value: storages took the rest for a gap, and cut their connection.
+        ("m3_abort", 100, 0),
+        ("m3_pair", 100, 0),
+        # What went ahead of a vote that never came stayed for an hour.
+        ("alone", 0, 4),
+        ("crowd", 103, 0),
+    ],
+)
+def test_what_once_failed_with_values_in_pieces_does_not(scenario: str, seed: int, fault_count: int) -> None:
+    _, error = attempt(scenario, seed, fault_count, packs=True, pieces=True)
+    assert error is None
+
+
 def test_what_once_failed_on_slow_databases_does_not() -> None:
     """Two forced orders to drop a storage, given while a table became stable, left a table without cells."""
     _, error = attempt("rebuild", 1158, 6, reads_at_once=False)

@@ -6,6 +6,7 @@ them, with the core's own routing, cache and bookkeeping.
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from collections.abc import Sequence
 from enum import Enum
@@ -41,10 +42,13 @@ from neo_common.errors import NotReady
 from neo_common.ids import NO_NODE, NO_TID, Epoch, NodeId, Oid, Partition, Seconds, Tid, Ttid
 from neo_common.states import Role
 from neo_common.wire.schema import (
+    PIECE_BYTES,
     AnswerLoad,
     AnswerOids,
+    AnswerPiece,
     AskLoad,
     AskOids,
+    AskPiece,
     Compression,
     Data,
     Error,
@@ -55,10 +59,12 @@ from neo_common.wire.schema import (
     ReadCheck,
     Stale,
     Store,
+    StorePiece,
     Write,
 )
 from support.checkers import Oracle
 from support.network import Connection
+from support.pieces import Storing, edition_of, is_whole, large_value
 from support.seeking import Seeker
 from support.world import World
 
@@ -90,8 +96,16 @@ def value_of(ttid: Ttid, oid: Oid) -> Data:
 
 def writer_of(value: bytes) -> tuple[Ttid, Oid]:
     """Return who wrote a value, and where."""
-    session, counter, oid = map(int, value.split())
-    return Ttid(session, counter), Oid(oid)  # type: ignore[arg-type]
+    session, counter, oid = map(int, value[:100].split()[:3])
+    writer, of = Ttid(session, counter), Oid(oid)  # type: ignore[arg-type]
+    assert len(value) <= PIECE_BYTES or is_whole(value, writer, of), f"the value of {of} by {writer} is not whole"
+    return writer, of
+
+
+def spooled(write: Write) -> Write:
+    """Return *write* as a core sees it: a value in pieces stays with its shell."""
+    is_large = write.data.size > PIECE_BYTES
+    return write._replace(data=write.data._replace(value=b"")) if is_large else write
 
 
 class Step(Enum):
@@ -99,6 +113,7 @@ class Step(Enum):
 
     IDLE = "between two transactions"
     READING = "reads its snapshot"
+    STORING = "stores large values"
     VOTING = "in tpc_vote"
     VOTED = "between tpc_vote and tpc_finish"
     FINISHING = "in tpc_finish"
@@ -118,6 +133,10 @@ class Request(NamedTuple):
     oid: Oid
     loading: Loading | None
     """None: a question for oids."""
+    found: AnswerLoad | None = None
+    """A revision whose value comes in pieces."""
+    parts: tuple[bytes, ...] = ()
+    """Those that have come."""
 
 
 class Application(Seeker):
@@ -133,6 +152,8 @@ class Application(Seeker):
         self.outcomes: list[str] = []
         self.runs_away = True
         """Whether it sometimes gives up in the middle of tpc_vote."""
+        self.pieces: random.Random | None = None
+        """Chooses which values are large; None: none is."""
         self.vote_not_before = 0.0
         """Moment before which it does not vote."""
         super().__init__(world, name, NO_NODE)
@@ -186,6 +207,7 @@ class Application(Seeker):
         self.new_oids: tuple[Oid, ...] = ()
         self.writes: dict[Oid, Write] = {}
         self.ahead: dict[Partition, tuple[Write, ...]] = {}
+        self.storing: Storing | None = None
 
     # ---- the shell
 
@@ -226,7 +248,8 @@ class Application(Seeker):
             case FinishDone(handle, tid, is_last):
                 for oid, write in self.writes.items() if is_last else ():
                     self.cache.invalidate(tid, oid)
-                    self.cache.put(oid, tid, NO_TID, write.data.value)
+                    if write.data.size <= PIECE_BYTES:
+                        self.cache.put(oid, tid, NO_TID, write.data.value)
                 self.last = max(self.last, tid)
                 if handle == self.handle:
                     self._next_transaction("committed")
@@ -237,8 +260,7 @@ class Application(Seeker):
                 if handle == self.handle:
                     self._next_transaction("committed by recovery")
             case Upload(_, ttid, node, partition, first):
-                writes = self.ahead.get(partition, ())
-                self.send(node, Store(ttid, self.client.epoch, partition, first, writes[first:]))
+                self._upload(ttid, node, partition, first)
             case TableChanged() | NodesChanged():
                 pass  # after_events dials whoever is there
             case _:
@@ -261,6 +283,19 @@ class Application(Seeker):
                 del self._requests[request]
                 if waiting.loading is not None:
                     self.client.load_ended(waiting.loading)
+
+    def _upload(self, ttid: Ttid, node: NodeId, partition: Partition, first: int) -> None:
+        epoch = self.client.epoch
+        writes = []
+        for write in self.ahead.get(partition, ())[first:]:
+            value = write.data.value
+            if len(value) > PIECE_BYTES:
+                for offset in range(0, len(value), PIECE_BYTES):
+                    piece = value[offset : offset + PIECE_BYTES]
+                    self.send(node, StorePiece(ttid, epoch, write.oid, offset, piece))
+                write = write._replace(data=write.data._replace(value=b""))
+            writes.append(write)
+        self.send(node, Store(ttid, epoch, partition, first, tuple(writes)))
 
     # ---- the application
 
@@ -289,6 +324,8 @@ class Application(Seeker):
                 self._think()
             case Step.READING:
                 self._read_on()
+            case Step.STORING:
+                self._store_on()
             case Step.VOTED:
                 assert self.handle is not None
                 if self.script[0].may_abort and self.world.rng.random() < 0.5:
@@ -339,8 +376,12 @@ class Application(Seeker):
         self._load(oid)
 
     def _ask(self, peer: NodeId, packet: Packet, oid: Oid, loading: Loading | None) -> None:
+        self._send_request(packet, Request(peer, oid, loading))
+
+    def _send_request(self, packet: Packet, request: Request) -> None:
+        peer = request.peer
         self._request_count += 1
-        self._requests[self._request_count] = Request(peer, oid, loading)
+        self._requests[self._request_count] = request
         connection = self.connections[peer]
         self.world.note(self.name, "asks", (peer, packet))
         connection.send(self, packet, self._request_count)
@@ -370,6 +411,11 @@ class Application(Seeker):
             case AnswerOids(first, number):
                 if self.step is Step.READING:
                     self.new_oids = tuple(Oid(first + i) for i in range(min(number, self.script[0].creates)))
+            case AnswerLoad(tid, _, data) if data.size and not data.value:
+                piece = AskPiece(self.client.epoch, waiting.oid, tid, 0)
+                self._send_request(piece, waiting._replace(found=packet))
+            case AnswerPiece(value):
+                self._add_piece(waiting, value)
             case AnswerLoad(tid, end, data):
                 assert loading is not None
                 until = self.client.load_ended(loading, tid, end)
@@ -384,7 +430,8 @@ class Application(Seeker):
                 if loading is None:
                     return
                 self.client.load_ended(loading)
-                if code == ErrorCode.NOT_FOUND and not loading.void and self.step is Step.READING:
+                is_missing = code == ErrorCode.NOT_FOUND and waiting.found is None  # else it was packed meanwhile
+                if is_missing and not loading.void and self.step is Step.READING:
                     # The snapshot is older than the object.
                     self.oracle.missed(self.name, self.client.epoch, self.snapshot, waiting.oid)
                     self._clear_transaction()
@@ -392,11 +439,26 @@ class Application(Seeker):
             case _:
                 raise AssertionError(packet)
 
+    def _add_piece(self, waiting: Request, value: bytes) -> None:
+        """Ask for the next piece; or take the value, if this was the last."""
+        found, parts = waiting.found, (*waiting.parts, value)
+        assert found is not None
+        offset = sum(map(len, parts))
+        if offset < found.data.size:
+            piece = AskPiece(self.client.epoch, waiting.oid, found.tid, offset)
+            self._send_request(piece, waiting._replace(parts=parts))
+        else:
+            whole = found._replace(data=found.data._replace(value=b"".join(parts)))
+            self._answered(waiting._replace(found=None, parts=()), whole)
+
     def _see(self, oid: Oid, serial: Tid, value: bytes, *, cached: bool) -> None:
         writer, of = writer_of(value)
         assert of == oid, f"{oid} holds the value of {of}"
         self.got[oid] = Got(serial, writer)
-        self.oracle.read(self.name, self.client.epoch, self.snapshot, oid, serial, writer, cached=cached)
+        edition = edition_of(value)
+        self.oracle.read(
+            self.name, self.client.epoch, self.snapshot, oid, serial, writer, cached=cached, edition=edition
+        )
 
     def _vote(self) -> None:
         spec = self.script[0]
@@ -413,15 +475,56 @@ class Application(Seeker):
         oids = [Oid(o) for o in spec.writes] + list(self.new_oids)
         bases = {oid: got.serial for oid, got in self.got.items()}
         self.writes = {o: Write(o, bases.get(o, NO_TID), NO_TID, value_of(ttid, o)) for o in oids}
-        reads = tuple(ReadCheck(Oid(o), bases[Oid(o)]) for o in spec.current if o not in self.writes)
-        metadata = Metadata(self.name.encode(), b"step %d" % len(self.outcomes), b"")
-        job = Job(metadata, tuple(self.writes.values()), reads, spec.mode)
-        self.step = Step.VOTING
+        if self.pieces is not None and self.client.table.partitions:
+            self.storing = Storing(oids, self.pieces)
+            if self.storing.large:
+                self.step = Step.STORING
+                self._think()
+                return
         if spec.ahead and self.client.table.partitions:
             partitions = self.client.table.partitions
             for p in sorted({Partition(o % partitions) for o in self.writes}):
                 self.ahead[p] = tuple(w for w in self.writes.values() if w.oid % partitions == p)
                 self.feed(StoredAhead(handle, p, 0, len(self.ahead[p])))
+        self._vote_now(handle)
+
+    def _store_on(self) -> None:
+        """Store the next large value; or one once more, as another edition; or vote, or give up."""
+        storing, handle = self.storing, self.handle
+        assert storing is not None
+        assert handle is not None
+        if storing.left:
+            self._store_large(handle, storing, storing.left.pop(0))
+        elif storing.again:
+            storing.again -= 1
+            oid = storing.any()
+            storing.renew(oid)
+            self._store_large(handle, storing, oid)
+        elif storing.gives_up:
+            self.step = Step.ABORTING
+            self.feed(AbortNow(handle))
+        else:
+            self._vote_now(handle)
+
+    def _store_large(self, handle: Handle, storing: Storing, oid: Oid) -> None:
+        assert self.ttid is not None
+        partition = self.client.table.partition(oid)
+        self.writes[oid] = self.writes[oid]._replace(data=large_value(self.ttid, oid, storing.editions[oid]))
+        ahead = {w.oid: w for w in self.ahead.get(partition, ())} | {oid: self.writes[oid]}
+        self.ahead[partition] = tuple(ahead.values())
+        self.feed(StoredAhead(handle, partition, list(ahead).index(oid), len(ahead)))
+
+    def _vote_now(self, handle: Handle) -> None:
+        spec = self.script[0]
+        bases = {oid: got.serial for oid, got in self.got.items()}
+        reads = tuple(ReadCheck(Oid(o), bases[Oid(o)]) for o in spec.current if o not in self.writes)
+        metadata = Metadata(self.name.encode(), b"step %d" % len(self.outcomes), b"")
+        ahead = [w for writes in self.ahead.values() for w in writes]
+        early = {w.oid for w in ahead}
+        writes = (*ahead, *(w for w in self.writes.values() if w.oid not in early))
+        # Of what went ahead the core needs to know the places only.
+        job = Job(metadata, tuple(map(spooled, writes)), reads, spec.mode)
+        self.step = Step.VOTING
         self.feed(VoteNow(handle, job))
         if self.runs_away and self.world.rng.random() < 0.02:
             self.world.schedule(self._thinking_time(), self._run_away, handle, self.incarnation)
@@ -457,9 +560,12 @@ class Application(Seeker):
             if s.data is not None:
                 writer_of(s.data.value)
             else:
-                assert not self.world.reads_at_once, "values are small here, and at hand"
+                assert self.pieces or not self.world.reads_at_once, "values are small here, and at hand"
             self.writes[oid] = self.writes[oid]._replace(base=s.serial)
-            writes.append(self.writes[oid])
+            if self.storing is not None and oid in self.storing.large:
+                data = large_value(self.names[0], oid, self.storing.renew(oid))
+                self.writes[oid] = self.writes[oid]._replace(data=data)
+            writes.append(spooled(self.writes[oid]))
         for p, ahead in self.ahead.items():
             self.ahead[p] = tuple(self.writes[w.oid] for w in ahead)
         self.feed(Resolved(handle, tuple(writes), ()))

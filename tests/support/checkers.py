@@ -36,6 +36,7 @@ TITLES = {
     16: "what masters hold as settled is committed, and keeps its tid for ever",
     17: "a pack takes nothing that is current at its tid, or later",
     18: "a pack that was acknowledged is done, or goes on, on every readable cell",
+    19: "a value in pieces is what was voted, and nothing is kept of what was not",
 }
 
 
@@ -89,6 +90,8 @@ class Oracle:
         self.settled: dict[Ttid, Tid] = {}
         """What a master has held as settled."""
         self.reads = 0
+        self.editions: dict[tuple[Ttid, int, Oid], int] = {}
+        """Of large values that an application has stored more than once: which one it has voted at an attempt."""
         self.pack_asked = NO_TID
         """The highest tid to which anybody wanted to pack."""
         self.pack_ordered = NO_TID
@@ -134,9 +137,18 @@ class Oracle:
         )
 
     def read(
-        self, client: str, epoch: Epoch, snapshot: Tid, oid: Oid, serial: Tid, writer: Ttid, *, cached: bool
+        self,
+        client: str,
+        epoch: Epoch,
+        snapshot: Tid,
+        oid: Oid,
+        serial: Tid,
+        writer: Ttid,
+        *,
+        cached: bool,
+        edition: int = 0,
     ) -> None:
-        """A client got a revision for a snapshot; `writer` is what the value itself says."""
+        """A client got a revision for a snapshot; `writer` and `edition` are what the value itself says."""
         self.reads += 1
         view = self.view.get(epoch, {})
         truth = max(
@@ -149,6 +161,13 @@ class Oracle:
             f"{client} at snapshot {snapshot:x} read {oid}@{serial:x} of {writer} {'from its cache ' if cached else ''}"
             f"where {truth[0]:x} of {truth[1]} is the truth",
         )
+        if truth[1] is not None:
+            self.is_edition(truth[1], oid, edition)
+
+    def is_edition(self, ttid: Ttid, oid: Oid, edition: int) -> None:
+        """Somebody has found that edition of the value that *ttid* wrote."""
+        voted = self.editions.get((ttid, self.committed[ttid].attempt, oid), 0)
+        check(edition == voted, 19, f"{oid} of {ttid} is edition {edition}, edition {voted} was voted")
 
     def missed(self, client: str, epoch: Epoch, snapshot: Tid, oid: Oid) -> None:
         """A client was told that there is no such object in its snapshot."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -32,6 +33,7 @@ from neo_common.wire.schema import (
     Ready,
     SAbort,
     SetPT,
+    StorePiece,
     Sync,
     Told,
     Unvote,
@@ -41,7 +43,7 @@ from neo_master.core.master import MasterCore
 from neo_storage.backends.base import ApplyDrop
 from neo_storage.core.events import PackCells
 from neo_storage.core.ground import written
-from neo_storage.core.log_records import LogPack
+from neo_storage.core.log_records import LogPack, LogPiece
 from neo_storage.core.node import FROM_PRIMARY, NEEDS_TABLE, StorageCore, Verdict
 
 Plant = Callable[[Any], None]
@@ -64,6 +66,8 @@ class Mutation(NamedTuple):
     """Kinds of links that should be slow."""
     packs: bool = False
     """Whether packs are ordered in its runs."""
+    pieces: bool = False
+    """Whether there are values in pieces in its runs."""
     first_run: int = 0
     """Where the search begins: it was noticed there."""
     is_rare: bool = False
@@ -74,7 +78,7 @@ def instead(name: str, function: Callable[..., Any], part: str = "") -> Plant:
     """Return a plant that replaces a method of a core, or of its *part*; *function* takes core, original, arguments."""
 
     def plant(core: Any) -> None:
-        target = getattr(core, part) if part else core
+        target = attrgetter(part)(core) if part else core
         original = getattr(target, name)
         setattr(target, name, lambda *args, **kwargs: function(core, original, *args, **kwargs))
 
@@ -455,6 +459,29 @@ def _values(break_it: Plant) -> Plant:
             break_it(core.ground.serials.values)
 
     return plant
+
+
+def _mix_pieces(core: Any, original: Any, position: int, record: LogPiece) -> None:
+    """Keep the first piece of an older upload."""
+    ahead = core.image.tentative._ahead.get(record.ttid)
+    old = None if ahead is None else ahead.chains.get(record.oid)
+    original(position, record)
+    if record.offset == 0 and old is not None:
+        chain = core.image.tentative._ahead[record.ttid].chains[record.oid]
+        chain.chunks[0] = old.chunks[0]
+
+
+def _remember_uploads(core: Any, original: Any, peer: NodeId, reason: str) -> None:
+    sent = {tx.handle: tx.uploaded.get(peer) for tx in core.transactions.values()}
+    original(peer, reason)
+    for tx in core.transactions.values():
+        if sent.get(tx.handle) is not None:
+            tx.uploaded[peer] = sent[tx.handle]
+
+
+def _store_once(core: Any, original: Any, tx: Any, partition: Partition, first: int, total: int) -> None:
+    if total > tx.ahead.get(partition, 0):
+        original(tx, partition, first, total)
 
 
 def _pack_to_the_present(core: Any, original: Any, effect: object) -> None:
@@ -1153,6 +1180,53 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         kinds=("crash", "count", "power"),
         packs=True,
         first_run=190,
+    ),
+    "pieces_mixed": Mutation(
+        "a value in pieces that is stored once more has the first piece of its older upload",
+        ("pair_1rep", "ahead"),
+        storage=instead("piece", _mix_pieces, "image.tentative"),
+        pieces=True,
+    ),
+    "uploads_remembered": Mutation(
+        "a client does not send again, on a new connection, what went ahead on the lost one",
+        ("pair_1rep", "one_1rep"),
+        client=instead("_lost", _remember_uploads),
+        kinds=("crash", "cut"),
+        plan=((StorePiece, "cut"),),
+        pieces=True,
+        is_rare=True,
+    ),
+    "stored_once": Mutation(
+        "a client does not send what is stored once more",
+        ("pair_1rep", "ahead"),
+        client=instead("_stored_ahead", _store_once),
+        pieces=True,
+    ),
+    "pieces_kept": Mutation(
+        "a storage never forgets what went ahead of a vote that does not come",
+        ("pair_1rep", "alone"),
+        storage=nothing("forget", "image.tentative"),
+        pieces=True,
+    ),
+    "pieces_recycled": Mutation(
+        "the log lets go of pieces that the vote, or the database, still needs",
+        ("pair_1rep", "alone"),
+        storage=instead("needed_from", lambda core, original, durable: durable + 1),
+        pieces=True,
+    ),
+    "abort_cuts": Mutation(
+        "pieces that an abort has overtaken are taken for a gap",
+        ("crowd", "mixed"),
+        storage=instead("_gap_unless_over", lambda core, original, peer, ttid: core.ahead.gap(peer, ttid), "ahead"),
+        pieces=True,
+        is_rare=True,
+    ),
+    "not_taken_back": Mutation(
+        "a client that gives up does not say that nothing will come of what went ahead",
+        ("pair_1rep",),
+        client=nothing("_take_back"),
+        pieces=True,
+        is_rare=True,
     ),
     "no_heir": Mutation(
         "a FEEDING cell does not take the place of the last UP_TO_DATE one",

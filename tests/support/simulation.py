@@ -23,11 +23,13 @@ from neo_client.core.events import (
     Invalidated,
     Reset,
 )
-from neo_common.core import Send
+from neo_common.checksum import checksum
+from neo_common.core import Disconnect, Send
 from neo_common.ids import MAX_TID, NO_NODE, NO_TID, Epoch, NodeId, Oid, Partition, Tid, Ttid
 from neo_common.model.partition_table import PartitionTable
 from neo_common.states import CellState, ClusterState, Role, node_id
 from neo_common.wire.schema import (
+    PIECE_BYTES,
     Adopt,
     AnswerChange,
     AnswerDrop,
@@ -37,6 +39,7 @@ from neo_common.wire.schema import (
     Cluster,
     Commit,
     Damaged,
+    ErrorCode,
     Finished,
     Invalidate,
     Mode,
@@ -47,6 +50,7 @@ from neo_common.wire.schema import (
 )
 from neo_master.core.effects import Note
 from neo_master.core.settings import Configured, MasterSettings
+from neo_storage.backends.base import Stored
 from neo_storage.core.events import Exit
 from neo_storage.core.settings import StorageSettings
 from support import faults
@@ -57,11 +61,14 @@ from support.mastering import Mastering
 from support.moving import MoveWatch, check_goal
 from support.mutations import Mutation, plant
 from support.packing import Packer, has_packs, needed
+from support.pieces import edition_of, has_pieces
 from support.storing import Storing
 from support.world import CLUSTER, Process, Temper, World, draw_temper
 
 START_S = 60.0
 REST_S = 240.0
+AGE_S = 30.0
+"""After which a storage forgets what nobody votes, where there are values in pieces."""
 NEVER_S = 1e9
 _UP = CellState.UP_TO_DATE
 
@@ -88,6 +95,22 @@ def quiet(temper: Temper) -> Temper:
     return temper._replace(slow=(), net_tail=0.0, disk_tail=0.0, think_tail=0.0)
 
 
+def whole(storage: Storing, partition: Partition, oid: Oid, stored: Stored) -> bytes:
+    """Return a value that a storage would answer, put together from its pieces."""
+    value, size, ground = stored.data.value, stored.data.size, storage.core.ground
+    if size and not value:
+        parts = []
+        for offset in range(0, size, PIECE_BYTES):
+            part = ground.overlay.piece(oid, stored.tid, offset)
+            if part is None:
+                part = storage.disk.backend.piece(partition, oid, stored.tid, offset)
+            check(part is not None, 19, f"{storage.name}: {oid}@{stored.tid:x} has no piece {offset}")
+            parts.append(part or b"")
+        value = b"".join(parts)
+    check(checksum(value) == stored.data.checksum, 19, f"{storage.name}: {oid}@{stored.tid:x} is not what it was")
+    return value
+
+
 class Simulation:
     """One run."""
 
@@ -102,10 +125,11 @@ class Simulation:
         codec_share: float = 0.1,
         reads_at_once: bool = True,
         packs: bool | None = None,
+        pieces: bool | None = None,
     ) -> None:
         """`calm`: everything takes about its mean time, so that a story reads well. `mutation`: a bug to plant. `slow`:
         kinds of links, as `M>S`, of which half are very slow. `packs`: whether somebody
-        orders packs; None: the seed says it."""
+        orders packs; None: the seed says it. `pieces`: the same for values in pieces."""
         self.seed, self.scenario = seed, scenario
         names = [f"M{i + 1}" for i in range(scenario.masters)]
         names += [f"S{i + 1}" for i in range(scenario.storages + scenario.spares)]
@@ -127,6 +151,7 @@ class Simulation:
         """Whether the last order about cells was one that ends in an even table."""
         self.near: tuple[str, ...] = ()
         """Processes between whom something just happened: the next fault rather strikes them."""
+        self._has_faults = True
         self._started: dict[Epoch, tuple[tuple[int, ...], dict[Ttid, tuple[int, Tid]]]] = {}
         """By reign: its line of history, and the decisions that it began with."""
         masters = tuple(
@@ -155,6 +180,7 @@ class Simulation:
             grace_s=self.grace_s,
             told_s=2.0,
         )
+        self.with_pieces = has_pieces(seed) and not calm if pieces is None else pieces
         # Timeouts hide deadlocks: most runs have none.
         lock_s = chance.choice((10.0, NEVER_S, NEVER_S))
         stores = StorageSettings(
@@ -166,6 +192,7 @@ class Simulation:
             scrub_every_s=(NEVER_S, 3.0)[seed % 2],  # no number is drawn for it: seeds keep their meaning
             scrub_rate=2**30,
             scrub_confirm_s=2.0,
+            transaction_age_s=AGE_S if self.with_pieces else 3600.0,
         )
         wait_timeout_s = chance.choice((20.0, NEVER_S, NEVER_S))
         self._rounds = 1 if calm else chance.choice((1, 2, 4))
@@ -185,6 +212,9 @@ class Simulation:
         self.packer: Packer | None = None
         if has_packs(seed) and not calm if packs is None else packs:
             self.packer = Packer(self)
+        if self.with_pieces:
+            for client in self.clients:
+                client.pieces = random.Random(f"{seed} {client.name} pieces")
         self.importer: Importer | None = None
         if scenario.copy:
             settings_of_copy = ClientSettings(wait_timeout_s=wait_timeout_s)
@@ -198,6 +228,7 @@ class Simulation:
 
     def go(self, fault_count: int = 0, kinds: Sequence[str] = (), plan: faults.Plan = ()) -> None:
         """Run all phases. Raises Violation."""
+        self._has_faults = bool(fault_count or plan)
         self.start()
         self.begin_scripts()
         faults.happen(self, fault_count, kinds, plan)
@@ -277,6 +308,9 @@ class Simulation:
                     self.oracle.held(process.name, decision.ttid, decision.tid)
         elif isinstance(process, Application):
             self._client_does(process, effect)
+        elif isinstance(effect, Disconnect):
+            is_gap = "went ahead" in effect.reason
+            check(not is_gap or self._has_faults, 19, f"{process.name} cuts {effect.peer:x}: {effect.reason}")
         elif isinstance(effect, Exit):
             check(effect.status == 0, 7, f"{process.name} stops: {effect.reason}")
         elif isinstance(effect, Send) and isinstance(effect.packet, Damaged):
@@ -345,12 +379,16 @@ class Simulation:
                     ahead = client.ahead.get(work.partition, ())
                     writes += [(w.oid, w.base) for w in ahead[: work.tentative]]
                 reads = [(r.oid, r.serial) for work in vote.work for r in work.reads]
+                if client.storing is not None:
+                    for oid, edition in client.storing.editions.items():
+                        self.oracle.editions[vote.ttid, vote.attempt, oid] = edition
                 self.oracle.voting(name, vote.ttid, vote.attempt, vote.parts, writes, reads, vote.mode)
             case FinishDone(handle, tid, _):
                 self.oracle.finished(name, client.name_of(handle), tid)
                 if self.packer is not None:
                     self.packer.committed()
-            case Failed(handle, _, text):
+            case Failed(handle, code, text):
+                check(code is not ErrorCode.CORRUPTED, 19, f"{name} is told that its value is not whole: {text}")
                 self.oracle.gave_up(name, client.name_of(handle), f"failed: {text}")
             case AbortDone(handle):
                 self.oracle.gave_up(name, client.name_of(handle), "aborted")
@@ -395,6 +433,8 @@ class Simulation:
         if self.packer is not None and (self.packer.pending or any(s.is_packing for s in self.storages)):
             return False
         if core.pack is not None and not core.is_pack_over(core.pack):
+            return False
+        if self.with_pieces and any(s.core.image.tentative.ttids() for s in self.storages if s.alive):
             return False
         return all(
             s.alive and s.core.image.table.version == table.version and not s.core.image.voted for s in self.storages
@@ -484,13 +524,22 @@ class Simulation:
             if stored is None:
                 return found[::-1]
             check(stored.end == expected_end, 7, f"{storage.name}: {oid}@{stored.tid:x} ends {stored.end:x}")
-            writer, of = writer_of(stored.data.value)
+            value = whole(storage, partition, oid, stored)
+            writer, of = writer_of(value)
             assert of == oid
+            ttid = self.oracle.by_tid.get(stored.tid)
+            if ttid is not None:
+                self.oracle.is_edition(ttid, oid, edition_of(value))
             found.append((stored.tid, writer))
             before = expected_end = stored.tid
 
     def _check_idle(self, storage: Storing) -> None:
-        """No lock, waiter, load or vote is left."""
+        """Nothing is left of what was sent ahead of votes."""
+        core, name = storage.core, storage.name
+        left = core.image.tentative.ttids()
+        check(not left, 19, f"{name} keeps what went ahead of votes of {left}")
+        for copy in core.copies.copies.values():
+            check(not copy.chains, 19, f"{name} keeps pieces of a copy: {sorted(copy.chains)}")
 
     # ---- stories
 

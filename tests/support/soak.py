@@ -30,10 +30,11 @@ def attempt(
     *,
     reads_at_once: bool = True,
     packs: bool | None = None,
+    pieces: bool | None = None,
 ) -> tuple[Simulation, BaseException | None]:
     """Run one seed; return the simulation and what was wrong with it."""
     simulation = Simulation(
-        seed, SCENARIOS[name], mutation=mutation, slow=slow, reads_at_once=reads_at_once, packs=packs
+        seed, SCENARIOS[name], mutation=mutation, slow=slow, reads_at_once=reads_at_once, packs=packs, pieces=pieces
     )
     try:
         simulation.go(fault_count, kinds, plan)
@@ -60,7 +61,7 @@ def run_of(name: str, run: int, *, is_planted: bool = True) -> tuple[str, BaseEx
     kinds = m.kinds if turn % 2 == 0 else ()
     slow = m.slow if turn % 4 != 2 else ()
     planted = m if is_planted else None
-    _, error = attempt(scenario, run, fault_count, kinds, planted, planned, slow, packs=m.packs)
+    _, error = attempt(scenario, run, fault_count, kinds, planted, planned, slow, packs=m.packs, pieces=m.pieces)
     return scenario, error
 
 
