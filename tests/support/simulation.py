@@ -434,7 +434,7 @@ class Simulation:
             return False
         if core.pack is not None and not core.is_pack_over(core.pack):
             return False
-        if self.with_pieces and any(s.core.image.tentative.ttids() for s in self.storages if s.alive):
+        if any(s.core.image.tentative.ttids() for s in self.storages if s.alive):
             return False
         return all(
             s.alive and s.core.image.table.version == table.version and not s.core.image.voted for s in self.storages

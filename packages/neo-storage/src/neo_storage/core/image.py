@@ -239,7 +239,8 @@ def undecided(image: Image, position: int, record: LogRecord) -> tuple[VotedReco
             if len(image.epochs) > EPOCHS_MAX:
                 del image.epochs[next(iter(image.epochs))]
         case LogStored(ttid, partition, 0, ()):
-            image.tentative.take_back(ttid, partition, image.table.partition)
+            if image.table.partitions:  # else nothing can have come
+                image.tentative.take_back(ttid, partition, image.table.partition)
         case LogStored():
             image.tentative.stored(position, record)
         case LogPiece():
