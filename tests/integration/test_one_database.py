@@ -16,6 +16,7 @@ import pytest
 import yaml
 from ZODB.DB import DB
 
+from neo_storage.backends.mysql.backend import LOCK
 from support.cluster import PROGRAMS, START_DEADLINE_S, Cluster
 from support.ports import hold_ports
 from support.servers import MariaDB, PostgreSQL, Server
@@ -233,7 +234,7 @@ def connections(server: Server, database: str) -> int:
 def drop_lock(server: Server, database: str) -> None:
     """Close the connection on which the lock of *database* is held."""
     if isinstance(server, MariaDB):
-        ((holder,),) = server.execute("SELECT is_used_lock(concat('neo.', md5(%s)))", "", (database,))
+        ((holder,),) = server.execute(f"SELECT is_used_lock({LOCK})", database)
         server.execute(f"KILL CONNECTION {holder}")
     else:
         ((holder,),) = server.execute("SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted", database)

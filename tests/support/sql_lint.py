@@ -26,12 +26,13 @@ _LOCK: Final = 0x4E454F53
 _NUMBERS: Final = {0, 1, PIECE_BYTES, int(Compression.ABSENT), _LOCK}
 _TEXTS: Final = {
     "''", "','", "';'",  # what a digest is made of
-    "'owner'", "'obj'", "'neo.'", "', '", "'advisory'",  # names of our own, and of the server
+    "'owner'", "'obj'", "', '", "'advisory'",  # names of our own, and of the server
 }  # fmt: skip
 _FIXED: Final = (
     "PRAGMA ",
     "CREATE ",
     "ALTER TABLE ",
+    "SELECT get_lock(",
     "SELECT pg_try_advisory_lock(",
     "SELECT pid FROM pg_locks ",  # of that lock: only when a session before ours is not gone yet
 )
@@ -62,6 +63,15 @@ def unbound(text: str) -> list[str]:
         ):
             found.append(match.group())
     return found
+
+
+def functions(text: str) -> set[str]:
+    """Return what *text* calls, in small letters. No space stands before a bracket then: MySQL wants none.
+
+    >>> sorted(functions("SELECT max(tid), SHA2(x, 256) FROM obj WHERE (oid IN (%s))"))
+    ['max', 'sha2']
+    """
+    return {name.lower() for name in re.findall(r"\b([A-Za-z_]\w*)\(", text)}
 
 
 def formatted(path: Path) -> Iterator[tuple[str, str]]:

@@ -56,7 +56,7 @@ EXPRESSIONS = {
     ("backends/mysql/connection.py", "account"): "what an error advises; nobody runs it here",
     ("backends/mysql/connection.py", "grant"): "the same",
     ("backends/mysql/connection.py", "name"): "the database of a managed server: a constant of ours",
-    ("backends/mysql/backend.py", "name"): "a constant two lines above",
+    ("backends/mysql/backend.py", "LOCK"): "a constant",
     ("backends/mysql/backend.py", "', '.join(('@@' + name for name in _SETTINGS))"): "constants above it",
     ("backends/mysql/flavour.py", "settings"): "names and numbers of ours, which SET takes as no parameters",
     ("backends/postgresql/backend.py", "_LOCK"): "a constant",

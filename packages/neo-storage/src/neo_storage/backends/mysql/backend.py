@@ -38,6 +38,8 @@ _SETTINGS: Final = (
     "net_buffer_length",
 )
 _SELECT_SETTINGS: Final = "SELECT " + ", ".join("@@" + name for name in _SETTINGS)
+LOCK: Final = "concat('neo.', left(sha2(database(), 256), 60))"
+"""The name of the lock that a session takes, in SQL: of 64 letters at most, the same for one database."""
 _NO_SUCH_CONNECTION: Final = 1094
 _MANAGED: Final = "neo"
 """The one database of a managed server."""
@@ -68,7 +70,7 @@ class MysqlBackend(ServerBackend):
         *directory*: where the server has its files, if that is on this machine; empty: ask it, when it has a socket.
         """
         where = socket or f"{host}:{port}"
-        super().__init__(f"database {database} of MariaDB at {where}", DIALECT, is_unsafe=is_unsafe)
+        super().__init__(f"database {database} of the server at {where}", DIALECT, is_unsafe=is_unsafe)
         self._arguments: dict[str, Any] = {
             "database": database,
             "user": user,
@@ -133,8 +135,7 @@ class MysqlBackend(ServerBackend):
 
     def take_lock(self, db: ServerDatabase) -> int | None:
         """Take the named lock of the database, or return which connection has it; 0 if it has let go meanwhile."""
-        name = "concat('neo.', md5(database()))"
-        row = db.one(Statement(f"SELECT get_lock({name}, 0), is_used_lock({name})"))
+        row = db.one(Statement(f"SELECT get_lock({LOCK}, 0), is_used_lock({LOCK})"))
         assert row is not None, "a SELECT of functions has one row"
         return None if row[0] == 1 else int(row[1] or 0)
 
