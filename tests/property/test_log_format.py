@@ -197,7 +197,7 @@ def image_state(image: Image) -> object:
         image.tombstones,
         image.epoch,
         image.ceilings,
-        image.voted_bytes,
+        image.undecided_bytes,
     )
 
 

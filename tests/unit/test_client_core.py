@@ -569,6 +569,16 @@ def test_transaction_without_effect_takes_back_what_went_ahead(bench: Bench) -> 
     assert not sent(bench.do(AbortNow(lost.handle)), Store), "it went with the connection"
 
 
+def test_lead_that_leads_again_is_sent_anew_what_another_has_got_meanwhile(bench: Bench) -> None:
+    """It has that from the other lead, if at all, and forgets it with its lead."""
+    tx = bench.begin()
+    bench.do(StoredAhead(tx.handle, P0, 0, 1))
+    bench.got(M1, NewPT(whole(table(2, leads=(S2, S2)))))
+    assert bench.do(StoredAhead(tx.handle, P0, 1, 2)) == [Upload(tx.handle, tx.ttid, S2, P0, 0)]
+    bench.got(M1, NewPT(whole(table(3))))
+    assert bench.do(StoredAhead(tx.handle, P0, 2, 3)) == [Upload(tx.handle, tx.ttid, S1, P0, 0)]
+
+
 def test_what_went_ahead_is_named_in_the_vote_and_sent_again_after_a_loss(bench: Bench) -> None:
     tx = bench.begin()
     assert bench.do(StoredAhead(tx.handle, P0, 0, 1)) == [Upload(tx.handle, tx.ttid, S1, P0, 0)]

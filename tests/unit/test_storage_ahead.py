@@ -20,6 +20,7 @@ from neo_common.wire.schema import (
     FwdPiece,
     FwdStore,
     Gone,
+    Packet,
     Refused,
     SAbort,
     Store,
@@ -34,9 +35,11 @@ from neo_storage.core.settings import StorageSettings
 from neo_storage.core.tentative import ENTRY_BYTES
 from support.storage_rig import (
     ABSENT,
+    ALONE,
     C1,
     C2,
     E1,
+    E3,
     M1,
     P0,
     P1,
@@ -45,6 +48,7 @@ from support.storage_rig import (
     S2,
     T1,
     T2,
+    T3,
     J,
     O,
     Rig,
@@ -61,6 +65,9 @@ from support.storage_rig import (
 
 BIG = b"a" * PIECE_BYTES + b"b" * PIECE_BYTES + b"end"
 OUT = table(((S1, U), (S2, O)), ((S2, U), (S1, U)))
+LED = table(((S2, U), (S1, U)), ((S2, U), (S1, U)), ptid=2)
+OUT2 = table(((S1, U), (S2, O)), ((S2, U), (S1, U)), ptid=2)
+JOINS3 = table(((S1, U), (S2, J)), ((S2, U), (S1, U)), ptid=3)
 JOINS = table(((S1, U), (S2, J)), ((S2, U), (S1, U)), ptid=2)
 
 
@@ -122,7 +129,8 @@ def test_values_that_went_ahead_are_not_kept_in_memory() -> None:
     rig.receive(C1, store(write(0, 0, bytes(100_000))))
     rig.receive(C1, vote(tentative={0: 1}))
     rig.flush()
-    assert rig.core.image.voted_bytes == ENTRY_BYTES
+    assert next(iter(rig.core.image.voted[ttid()].values())).bytes == ENTRY_BYTES
+    assert rig.core.image.undecided_bytes == ENTRY_BYTES + 100_000
     rig.commit(T1)
     assert rig.core.ground.overlay.bytes < 1000
 
@@ -220,21 +228,152 @@ def test_abort_that_overtakes_pieces_cuts_nobody() -> None:
         assert not rig.core.image.tentative.ttids()
 
 
+@pytest.mark.parametrize("end", ["abort", "gone"])
+@pytest.mark.parametrize("packets", [[store(write(2))], [piece(0, 0)], [store(write(2)), vote(tentative={0: 1})]])
+def test_nothing_stays_of_what_the_primary_has_overtaken(end: str, packets: list[Packet]) -> None:
+    """The other cell hears its word before what the lead passes on: the lead has to say, once it hears it too."""
+    one, two = Rig().serve(PAIR, S2), Rig(S2).serve(PAIR, S1)
+    rigs = {S1: one, S2: two}
+    word = SAbort(ttid(), 1) if end == "abort" else Gone(ttid().session)
+    relay(rigs, two.receive(M1, word), S2)
+    for packet in packets:
+        relay(rigs, one.receive(C1, packet), S1)
+    relay(rigs, one.receive(M1, word), S1)
+    if end == "gone" and packets[-1] == vote(tentative={0: 1}):
+        for rig in rigs.values():  # it was voted, as the lead tells the primary
+            rig.receive(M1, SAbort(ttid(), 1))
+    for rig in rigs.values():
+        assert rig.core.image.undecided_bytes == 0
+        assert not rig.core.image.tentative.ttids()
+        assert not rig.cut
+
+
 def test_lost_client_takes_along_what_went_ahead() -> None:
-    rig = Rig().serve()
-    rig.receive(C1, store(write(0)))
-    rig.lose(C1)
-    assert rig.core.image.tentative.ttids() == ()
+    one, two = Rig().serve(PAIR, S2), Rig(S2).serve(PAIR, S1)
+    rigs = {S1: one, S2: two}
+    relay(rigs, one.receive(C1, store(write(0))), S1)
+    relay(rigs, one.receive(C1, piece(2, 0, counter=2)), S1)
+    assert two.core.image.tentative.ttids() == (ttid(counter=1), ttid(counter=2))
+    relay(rigs, one.lose(C1), S1)
+    for rig in rigs.values():
+        assert rig.core.image.tentative.ttids() == ()
 
 
-def test_unvote_leaves_what_went_ahead_for_the_next_attempt() -> None:
+def test_lost_lead_takes_along_what_it_has_passed_on() -> None:
+    """And nothing else: of the same transaction the client has sent something here."""
+    two = Rig(S2).serve(PAIR, S1)
+    two.receive(S1, FwdStore(E1, PAIR.version, store(write(0))))
+    two.receive(C1, Store(ttid(), E1, P1, 0, (write(1),)))
+    two.lose(S1)
+    assert [two.core.image.tentative.count(ttid(), p) for p in (P0, P1)] == [0, 1]
+
+
+def test_what_came_from_another_since_is_not_taken_back() -> None:
+    """A former lead's last word is late: the client has sent all of it again, to this one."""
+    two = Rig(S2).serve(PAIR, S1)
+    two.receive(S1, FwdStore(E1, PAIR.version, store(write(0))))
+    two.set_table(LED)
+    assert not two.core.image.tentative.ttids(), "the client sends it again, to the new lead"
+    two.receive(C1, store(write(0)))
+    two.receive(S1, FwdStore(E1, PAIR.version, store()))
+    assert two.core.image.tentative.count(ttid(), P0) == 1
+
+
+def test_cell_that_is_not_written_any_more_keeps_nothing_of_what_went_ahead() -> None:
+    two = Rig(S2).serve(PAIR, S1)
+    two.receive(S1, FwdStore(E1, PAIR.version, store(write(0))))
+    two.receive(S1, FwdPiece(E1, PAIR.version, piece(2, 0)))
+    two.set_table(OUT2)
+    assert not two.core.image.tentative.ttids()
+
+
+def test_former_lead_keeps_what_went_ahead_until_its_client_says() -> None:
+    """What the client sends to the new lead comes from there, and goes with its vote."""
+    one, two = Rig().serve(PAIR, S2), Rig(S2).serve(PAIR, S1)
+    rigs = {S1: one, S2: two}
+    for n in (1, 2):
+        relay(rigs, one.receive(C1, store(write(0), counter=n)), S1)
+    for me, rig in rigs.items():
+        relay(rigs, rig.set_table(LED), me)
+        relay(rigs, rig.stable(LED), me)
+    assert one.core.image.tentative.ttids() == (ttid(counter=1), ttid(counter=2))
+    assert not two.core.image.tentative.ttids()
+    relay(rigs, one.receive(C1, store(counter=1)), S1)
+    assert one.core.image.tentative.ttids() == (ttid(counter=2),)
+    relay(rigs, two.receive(C1, store(write(0), counter=2)), S2)
+    voted = relay(rigs, two.receive(C1, vote(tentative={0: 1}, counter=2, version=LED.version)), S2)
+    assert only(voted, Voted)
+    for rig in rigs.values():
+        assert not rig.core.image.tentative.ttids()
+        assert not rig.cut
+
+
+def test_cell_that_joins_again_is_sent_all_that_went_ahead() -> None:
+    """It has ignored what came while it was out of date, such as what an object was stored as since."""
+    one, two = Rig().serve(PAIR, S2), Rig(S2).serve(PAIR, S1)
+    rigs = {S1: one, S2: two}
+    relay(rigs, one.receive(C1, store(write(0, 0, b"old"))), S1)
+    for table_ in (OUT2, JOINS3):
+        for me in (S2, S1):
+            relay(rigs, rigs[me].set_table(table_, last=T2), me)
+            relay(rigs, rigs[me].stable(table_), me)
+        if table_ is OUT2:
+            relay(rigs, one.receive(C1, store(write(0, 0, b"new"))), S1)
+    relay(rigs, one.receive(C1, store(write(2), first=1)), S1)
+    voted = relay(rigs, one.receive(C1, vote(tentative={0: 2}, version=JOINS3.version)), S1)
+    assert only(voted, Voted)
+    for rig in rigs.values():
+        assert not rig.cut
+        rig.commit(T3)
+        rig.settle()
+        assert rig.backend.state.cells[P0][Oid(0)][0].data.value == b"new"
+        assert not rig.core.image.tentative.ttids()
+
+
+def test_new_epoch_keeps_nothing_of_what_went_ahead() -> None:
+    """Whoever takes it back may say so under the old epoch, or to a storage that does not listen yet."""
     rig = Rig().serve()
     rig.receive(C1, store(write(0)))
-    rig.receive(C1, vote(tentative={0: 1}))
-    rig.flush()
-    rig.receive(C1, Unvote(ttid(), 1, E1, (P0,)))
-    rig.receive(C1, vote(tentative={0: 1}, attempt=2))
-    assert only(rig.flush(), Voted).attempt == 2
+    rig.fence(E3)
+    assert not rig.core.image.tentative.ttids()
+    rig.start(ALONE, epoch=E3)
+    rig.receive(C1, Store(ttid(), E3, P0, 1, (write(2),)))
+    assert rig.cut == [C1]
+
+
+def test_sync_of_what_is_committed_leaves_nothing() -> None:
+    """The lead repeats what went ahead, while the primary's Commit overtakes it."""
+    one, two = Rig().serve(PAIR, S2), Rig(S2).serve(PAIR, S1)
+    rigs = {S1: one, S2: two}
+    relay(rigs, one.receive(C1, store(write(0))), S1)
+    relay(rigs, one.receive(C1, vote(tentative={0: 1})), S1)
+    one.lose(S2)
+    two.lose(S1)
+    two.connect(S1)
+    two.commit(T1)
+    relay(rigs, one.connect(S2), S1)
+    one.commit(T1)
+    for rig in rigs.values():
+        assert not rig.core.image.tentative.ttids()
+        assert not rig.cut
+
+
+def test_what_went_ahead_goes_with_the_vote_that_has_taken_it() -> None:
+    """The next attempt sends it again: if there is none, nobody need say that it is not wanted any more."""
+    one, two = Rig().serve(PAIR, S2), Rig(S2).serve(PAIR, S1)
+    rigs = {S1: one, S2: two}
+    for attempt in (1, 2):
+        relay(rigs, one.receive(C1, piece(0, 0)), S1)
+        relay(rigs, one.receive(C1, store(write(2))), S1)
+        voted = relay(rigs, one.receive(C1, vote(tentative={0: 1}, attempt=attempt)), S1)
+        assert only(voted, Voted).attempt == attempt
+        assert not one.core.image.tentative.ttids()
+        assert not two.core.image.tentative.ttids()
+        assert one.core.image.undecided_bytes > 0
+        relay(rigs, one.receive(C1, Unvote(ttid(), attempt, E1, (P0,))), S1)
+    for rig in rigs.values():
+        assert rig.core.image.undecided_bytes == 0
+        assert not rig.cut
 
 
 @pytest.mark.parametrize("end", ["abort", "gone", "commit", "age"])

@@ -337,6 +337,9 @@ class ClientCore:
             tx.kept.setdefault(node, set()).add(partition)
             self._do(Upload(tx.handle, tx.ttid, node, partition, sent.get(partition, 0)))
             sent[partition] = tx.ahead[partition]
+            for other in tx.uploaded:
+                if other != node:  # a former lead gets it from this one, and keeps nothing of what we have sent it
+                    tx.uploaded[other].pop(partition, None)
 
     def _vote_now(self, handle: Handle, job: Job) -> None:
         tx = self.transactions.get(handle)
@@ -506,9 +509,9 @@ class ClientCore:
         tx.not_before = Seconds(self._now + delay)
 
     def _take_back(self, tx: Tpc) -> None:
-        """Nothing will come of what went ahead: nobody need keep it.
+        """Nothing will come of what went ahead: nobody need keep it. Each passes it on to whom it has passed that.
 
-        Whoever does not hear this has lost it with our connection, or forgets it when it is old.
+        Whoever does not hear this has lost it with our connection, or with the epoch under which it was sent.
         """
         for node in sorted(tx.kept):
             for p in sorted(tx.kept[node]):
@@ -996,7 +999,7 @@ class ClientCore:
             return
         for tx in list(self.transactions.values()):
             tx.uploaded.pop(peer, None)
-            tx.kept.pop(peer, None)
+            tx.kept.pop(peer, None)  # the storage forgets it as soon as it notices
             if tx.phase is Phase.LOCKING and peer in tx.held:
                 self._retry(tx)
             elif tx.phase is Phase.RESOLVING and peer in tx.held:

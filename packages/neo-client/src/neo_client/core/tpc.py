@@ -100,9 +100,9 @@ class Tpc:
     ahead: dict[Partition, int] = field(default_factory=dict)
     """How many of the first writes of a partition go ahead of the vote."""
     uploaded: dict[NodeId, dict[Partition, int]] = field(default_factory=dict)
-    kept: dict[NodeId, set[Partition]] = field(default_factory=dict)
-    """Storages that keep something that was sent ahead, under any attempt, until it is decided or taken back."""
     """How many of them a lead has, on its present connection."""
+    kept: dict[NodeId, set[Partition]] = field(default_factory=dict)
+    """Storages that may keep something that was sent ahead, under any attempt, until it is decided or taken back."""
 
     def __repr__(self) -> str:
         return f"<Tpc {self.ttid} attempt={self.attempt} {self.phase.name} wait={sorted(self.wait)} maybe={self.maybe}>"

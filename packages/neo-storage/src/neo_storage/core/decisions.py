@@ -140,9 +140,7 @@ class Decisions:
         self._locks.waiters = [w for w in self._locks.waiters if w.lock.ttid.session != m.session]
         for ttid in sorted(t for t in self._locks.held if t.session == m.session):
             self._locks.release(ttid)
-        for ttid in ground.image.tentative.ttids():
-            if ttid.session == m.session:
-                self._ahead.forget(ttid)
+        self._ahead.gone(m.session)
         self._locks.wake()
         voted = tuple(v for v in ground.image.voted_ids() if v.ttid.session == m.session)
         ground.send(master, VotedBy(m.session, voted))

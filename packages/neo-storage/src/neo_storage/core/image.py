@@ -97,7 +97,7 @@ class Image:
         """At which log position a doomed cell was given back."""
         self.voted: dict[Ttid, dict[Partition, VotedRecord]] = {}
         self.writers: dict[Oid, dict[Ttid, VotedRecord]] = {}
-        self.voted_bytes = 0
+        self._voted_bytes = 0
         self.epochs: dict[int, None] = {}
         """Where the log has epochs only, as far as that is known: oldest first."""
         self.tentative = Tentative(spool)
@@ -108,6 +108,11 @@ class Image:
         return f"<Image at {self.position} table={self.table.version} voted={len(self.voted)} last={self.last_tid:#x}>"
 
     # ---- questions
+
+    @property
+    def undecided_bytes(self) -> int:
+        """Return what is voted, or went ahead of a vote, and has no decision: in memory and in the log."""
+        return self._voted_bytes + self.tentative.size
 
     def records(self) -> Iterator[Record]:
         """Yield every voted record, ordered by ttid and partition."""
@@ -178,9 +183,11 @@ class Image:
 
     def _vote(self, position: int, record: Record) -> None:
         voted = self.tentative.complete(record, position)
+        if self.table.partitions:
+            self.tentative.take(record.ttid, record.partition, self.table.partition)
         self._drop(record.ttid, record.partition)
         self.voted.setdefault(record.ttid, {})[record.partition] = voted
-        self.voted_bytes += voted.bytes
+        self._voted_bytes += voted.bytes + voted.spooled
         for write in voted.record.writes:
             self.writers.setdefault(write.oid, {})[record.ttid] = voted
 
@@ -191,7 +198,7 @@ class Image:
             return None
         if not parts:
             del self.voted[ttid]
-        self.voted_bytes -= voted.bytes
+        self._voted_bytes -= voted.bytes + voted.spooled
         for write in voted.record.writes:
             self.writers[write.oid].pop(ttid, None)
             if not self.writers[write.oid]:
@@ -238,9 +245,6 @@ def undecided(image: Image, position: int, record: LogRecord) -> tuple[VotedReco
             image.epochs[position] = None
             if len(image.epochs) > EPOCHS_MAX:
                 del image.epochs[next(iter(image.epochs))]
-        case LogStored(ttid, partition, 0, ()):
-            if image.table.partitions:  # else nothing can have come
-                image.tentative.take_back(ttid, partition, image.table.partition)
         case LogStored():
             image.tentative.stored(position, record)
         case LogPiece():

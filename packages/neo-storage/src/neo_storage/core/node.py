@@ -118,7 +118,7 @@ class StorageCore:
         self.scrub = Scrubbing(self.ground, self.copies)
         self.tables = Tables(self.ground, self.locks, self.ahead, self.votes, self.reading, self.copies, self.scrub)
         self.upkeep = Upkeep(self.ground, self.votes)
-        self.reign = Reign(self.ground, self.votes, self.decisions, self.tables, self.reading, self.upkeep)
+        self.reign = Reign(self.ground, self.ahead, self.votes, self.decisions, self.tables, self.reading, self.upkeep)
         self._held: dict[NodeId, deque[Received]] = {}
         # `Any`: each handler takes the class of packet under which it stands.
         self._notifications: dict[type, Callable[[NodeId, Any], None]] = {
@@ -244,7 +244,7 @@ class StorageCore:
             "tombstones": len(image.tombstones),
             "sessions_given_up": len(ground.gone),
             "overlay": {"revisions": len(ground.overlay), "bytes": ground.overlay.bytes},
-            "undecided_bytes": image.voted_bytes + image.tentative.size,
+            "undecided_bytes": image.undecided_bytes,
             "pack": None if self.upkeep.run is None else str(self.upkeep.run),
         }
 

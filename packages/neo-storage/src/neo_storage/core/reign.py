@@ -22,6 +22,7 @@ from neo_common.wire.schema import (
     StartOk,
     Tombstone,
 )
+from neo_storage.core.ahead import Ahead
 from neo_storage.core.decisions import Decisions
 from neo_storage.core.ground import Ground, Then, lead, written
 from neo_storage.core.log_records import LogAmnesty, LogCeilings, LogEpoch, LogIdentity, LogLeftOut
@@ -37,9 +38,17 @@ class Reign:
     """The primary that is obeyed, and the one that may believe to be."""
 
     def __init__(
-        self, ground: Ground, votes: Votes, decisions: Decisions, tables: Tables, reading: Reading, upkeep: Upkeep
+        self,
+        ground: Ground,
+        ahead: Ahead,
+        votes: Votes,
+        decisions: Decisions,
+        tables: Tables,
+        reading: Reading,
+        upkeep: Upkeep,
     ) -> None:
         self._ground = ground
+        self._ahead = ahead
         self._votes = votes
         self._decisions = decisions
         self._tables = tables
@@ -95,6 +104,7 @@ class Reign:
         ground.serving = False
         self._tables.leave_all()
         self._reading.end_reign()
+        self._ahead.begin_reign()
         ground.gone.clear()  # a matter of the former reign: its clients come with the new epoch or not at all
         ground.write(LogEpoch(m.epoch), lambda: self.tell_all(master, m))
 
@@ -145,6 +155,7 @@ class Reign:
             return
         table = m.table.apply(image.table)
         if m.epoch > image.epoch:
+            self._ahead.begin_reign()
             ground.gone.clear()
             self.amnesty()
         was_left_out = table.version.epoch > image.table.version.epoch

@@ -117,6 +117,7 @@ class Tables:
         ground = self._ground
         me, table = ground.me, ground.image.table
         self._votes.expect(old)
+        self._ahead.changed(old)
         lost = {p for p in ground.partitions() if lead(old, p) == me and lead(table, p) != me}
         self._votes.leave(frozenset(lost))
         self._locks.leave(frozenset(lost))
@@ -212,6 +213,7 @@ class Tables:
         self._forget_unlisted(p, m, state)
         for record in m.records:
             self._take_synced(record, state)
+            self._ahead.drop_of(peer, record.ttid, p)  # of one that came too late
         if state == CellState.JOINING and p in self.joins:
             version = self.joins[p].version
             ground.when_durable(lambda: self._joined(p, version, sync=True))
@@ -253,10 +255,14 @@ class Tables:
         decision = image.decision(record.ttid)
         if decision is not None:
             if state == CellState.JOINING:
-                ground.write(LogVote((record,)))
+                self._take_vote(record)
                 ground.write(LogCommit(*decision, NO_TID))
         elif not self._votes.is_superseded(record.ttid, record.attempt):
-            ground.write(LogVote((record,)))
+            self._take_vote(record)
+
+    def _take_vote(self, record: Record) -> None:
+        self._ground.write(LogVote((record,)))
+        self._ahead.voted(record.ttid, record.partition)
 
     def on_sync_ok(self, peer: NodeId, m: SyncOk) -> None:
         """It counts as FwdOk for what it lists."""

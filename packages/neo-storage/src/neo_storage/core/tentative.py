@@ -120,6 +120,8 @@ class VotedRecord(NamedTuple):
     """The oldest log record that it consists of."""
     bytes: int
     """Memory that it takes."""
+    spooled: int
+    """Bytes of its values that rest in the log."""
     whole: bool
     """False: part of it stood in a segment that is gone. Legal only for what the log decides further on."""
 
@@ -145,13 +147,19 @@ class PieceChain:
 class _Ahead:
     """What one transaction has sent ahead."""
 
-    __slots__ = ("chains", "first", "size", "stores")
+    __slots__ = ("chains", "first", "piece_bytes", "store_bytes", "stores")
 
     def __init__(self, position: int) -> None:
         self.stores: dict[Partition, list[tuple[Write, Chunk | None]]] = {}
         self.chains: dict[Oid, PieceChain] = {}
         self.first = position
-        self.size = 0
+        self.store_bytes: dict[Partition, int] = {}
+        self.piece_bytes: dict[Oid, int] = {}
+        """With what was sent once more, as the log has both."""
+
+    @property
+    def size(self) -> int:
+        return sum(self.store_bytes.values()) + sum(self.piece_bytes.values())
 
 
 _NO_CHUNKS: Final[Mapping[Oid, tuple[Chunk, ...]]] = {}
@@ -207,23 +215,26 @@ class Tentative:
         ahead = self._ahead.setdefault(record.ttid, _Ahead(position))
         writes = ahead.stores.setdefault(record.partition, [])
         del writes[record.first :]
-        ahead.size += ENTRY_BYTES * (1 + len(record.writes))
+        size = ENTRY_BYTES * (1 + len(record.writes))
         for i, write in enumerate(record.writes):
             chunk = None
             if write.data.value:
                 chunk = Chunk(position, i)
-                ahead.size += len(write.data.value)
+                size += len(write.data.value)
                 write = write._replace(data=write.data._replace(value=b""))
             writes.append((write, chunk))
+        ahead.store_bytes[record.partition] = ahead.store_bytes.get(record.partition, 0) + size
 
-    def take_back(self, ttid: Ttid, partition: Partition, partition_of: Callable[[Oid], Partition]) -> None:
-        """Forget what that transaction has sent ahead for *partition*."""
+    def take(self, ttid: Ttid, partition: Partition, partition_of: Callable[[Oid], Partition]) -> None:
+        """Take away what that transaction has sent ahead for *partition*: a vote has it, or nothing will come of it."""
         ahead = self._ahead.get(ttid)
         if ahead is not None:
             ahead.stores.pop(partition, None)
-            for oid in [oid for oid in ahead.chains if partition_of(oid) == partition]:
-                del ahead.chains[oid]
-            if not ahead.stores and not ahead.chains:
+            ahead.store_bytes.pop(partition, None)
+            for oid in [oid for oid in ahead.piece_bytes if partition_of(oid) == partition]:
+                ahead.chains.pop(oid, None)
+                del ahead.piece_bytes[oid]
+            if not ahead.store_bytes and not ahead.piece_bytes:
                 self.forget(ttid)
 
     def piece(self, position: int, record: LogPiece) -> None:
@@ -232,11 +243,12 @@ class Tentative:
         if record.offset == 0:
             ahead.chains[record.oid] = PieceChain()
         chain = ahead.chains.get(record.oid)
+        size = ENTRY_BYTES + len(record.value)
+        ahead.piece_bytes[record.oid] = ahead.piece_bytes.get(record.oid, 0) + size
         if chain is None or chain.size != record.offset:  # its beginning stood in a segment that is gone
             ahead.chains.pop(record.oid, None)
             return
         chain.add(Chunk(position, -1), record.value)
-        ahead.size += ENTRY_BYTES + len(record.value)
 
     def writes(self, ttid: Ttid, partition: Partition, count: int) -> tuple[Write, ...]:
         """Return the first *count* writes that went ahead, without values. Fewer if fewer came."""
@@ -253,7 +265,7 @@ class Tentative:
                 size += len(data.value)
                 if data.size and not data.value:
                     whole = False
-            return VotedRecord(record, Pieces(self._spool, _NO_CHUNKS), position, size, whole)
+            return VotedRecord(record, Pieces(self._spool, _NO_CHUNKS), position, size, 0, whole)
         before = ahead.stores.get(record.partition, [])[: record.tentative] if ahead else []
         chunks: dict[Oid, tuple[Chunk, ...]] = {w.oid: (chunk,) for w, chunk in before if chunk is not None}
         whole = len(before) == record.tentative
@@ -270,7 +282,8 @@ class Tentative:
         if before and ahead is not None:
             first = min(first, ahead.first)
         size = sum(len(w.data.value) for w in writes) + ENTRY_BYTES * (len(writes) + len(record.reads))
-        return VotedRecord(record._replace(writes=writes), Pieces(self._spool, chunks), first, size, whole)
+        spooled = sum(w.data.size for w in writes if w.oid in chunks)
+        return VotedRecord(record._replace(writes=writes), Pieces(self._spool, chunks), first, size, spooled, whole)
 
     def forget(self, ttid: Ttid) -> None:
         """Drop what that transaction has sent ahead. Voted records keep what they consist of."""

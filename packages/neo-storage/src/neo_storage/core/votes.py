@@ -150,7 +150,7 @@ class Votes:
                 return ErrorCode.TOO_LARGE, text
         inline = sum(ENTRY_BYTES + len(x.data.value) for w in m.work for x in w.writes)
         inline += ENTRY_BYTES * sum(len(w.reads) for w in m.work)
-        if image.voted_bytes + image.tentative.size + inline > settings.undecided_bytes:
+        if image.undecided_bytes + inline > settings.undecided_bytes:
             return ErrorCode.NO_SPACE, f"votes without a decision would take more than {settings.undecided_bytes} bytes"
         return None
 
@@ -263,6 +263,8 @@ class Votes:
         for node, lot in for_node.items():
             for fitting in _lots(lot):
                 ground.send(node, Fwd(ground.image.epoch, table.version, fitting))
+        for record in records:
+            self._ahead.voted(record.ttid, record.partition)
 
     def is_expected(self, partition: Partition, node: NodeId) -> bool:
         """Return whether *node* will be here soon: then Sync brings it the vote, and stands for FwdOk.
@@ -335,14 +337,17 @@ class Votes:
         decision = ground.image.decisions.get(ttid)
         mine = ground.image.record(ttid, record.partition)
         if decision is None and self.is_superseded(ttid, attempt):
+            self._ahead.drop_of(peer, ttid, record.partition)
             return True
         if decision is None and mine is not None and mine.attempt > attempt:
+            self._ahead.drop_of(peer, ttid, record.partition)
             return False
         if not ground.image.tentative.complete(record, 0).whole:
             self._ahead.gap(peer, ttid)
             return False
         self.drop_rivals(record)
         ground.write(LogVote((record,)))
+        self._ahead.voted(ttid, record.partition)
         if decision is not None:  # a cell that joins may hear the decision first
             ground.write(LogCommit(*decision, NO_TID))
         return True
