@@ -66,6 +66,16 @@ RULES: Final[dict[str, tuple[Callable[..., None], ...]]] = {
     "abort_cuts": (ahead.test_abort_that_overtakes_pieces_cuts_nobody,),
     "uploads_remembered": (client.test_what_went_ahead_is_named_in_the_vote_and_sent_again_after_a_loss,),
     "not_taken_back": (client.test_transaction_without_effect_takes_back_what_went_ahead,),
+    "parts_unsaid": (ahead.test_lost_client_takes_along_what_went_ahead,),
+    "parts_too_late": (
+        ahead.test_sync_of_what_is_committed_leaves_nothing,
+        ahead.test_client_that_gives_up_takes_back_what_went_ahead,
+    ),
+    "parts_across_tables": (
+        ahead.test_cell_that_joins_again_is_sent_all_that_went_ahead,
+        ahead.test_cell_that_is_not_written_any_more_keeps_nothing_of_what_went_ahead,
+    ),
+    "parts_across_reigns": (ahead.test_new_epoch_keeps_nothing_of_what_went_ahead,),
     "no_attempts": (recovery.test_votes_of_different_attempts_do_not_add_up,),
     "no_fencing": (
         votes.test_forward_of_an_older_epoch_is_dropped,

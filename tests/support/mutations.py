@@ -16,7 +16,7 @@ from neo_client.core.client import ClientCore
 from neo_client.core.events import AbortDone, CacheCut, FinishDone, Invalidated, VoteDone
 from neo_client.core.tpc import Phase, Waiting
 from neo_common.core import Send, Tick
-from neo_common.ids import NO_NODE, NO_TID, NodeId, Oid, Partition, Tid
+from neo_common.ids import NO_NODE, NO_TID, NodeId, Oid, Partition, Tid, Ttid
 from neo_common.model.partition_table import EMPTY, Cell, PartitionTable
 from neo_common.states import CellState, Role
 from neo_common.wire.schema import (
@@ -477,6 +477,11 @@ def _remember_uploads(core: Any, original: Any, peer: NodeId, reason: str) -> No
     for tx in core.transactions.values():
         if sent.get(tx.handle) is not None:
             tx.uploaded[peer] = sent[tx.handle]
+
+
+def _forget_alone(core: Any, original: Any, ttid: Ttid, partition: Partition) -> None:
+    core.ahead._have.pop(ttid, None)
+    original(ttid, partition)
 
 
 def _store_once(core: Any, original: Any, tx: Any, partition: Partition, first: int, total: int) -> None:
@@ -1226,6 +1231,31 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         ("pair_1rep",),
         client=nothing("_take_back"),
         pieces=True,
+        is_rare=True,
+    ),
+    "parts_unsaid": Mutation(
+        "a lead does not say to whom it has passed on what went ahead that it forgets it",
+        ("ahead", "pair_1rep"),
+        storage=instead("drop", _forget_alone, "ahead"),
+        is_rare=True,
+    ),
+    "parts_too_late": Mutation(
+        "a storage keeps what went ahead of a vote that comes too late, or is taken back",
+        ("ahead", "pair_1rep"),
+        storage=nothing("drop_of", "ahead"),
+        is_rare=True,
+    ),
+    "parts_across_tables": Mutation(
+        "a cell that was out of date keeps what went ahead before, as if it had missed nothing since",
+        ("ahead", "pair_1rep"),
+        storage=nothing("changed", "ahead"),
+        kinds=("lead", "cut"),
+        is_rare=True,
+    ),
+    "parts_across_reigns": Mutation(
+        "what went ahead under one primary stays under the next",
+        ("ahead", "m3_pair"),
+        storage=nothing("begin_reign", "ahead"),
         is_rare=True,
     ),
     "no_heir": Mutation(

@@ -108,6 +108,7 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=3)
     parser.add_argument("--kinds", default="", help=f"some of {','.join(FAULTS)}")
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--pieces", action="store_true", help="values in pieces in every run, not in a few")
     parser.add_argument("--lines", type=int, default=60)
     parser.add_argument("--stop", action="store_true", help="at the first failure")
     parser.add_argument("--mutant", action="append", help="plant this bug, or `all` one after the other, and hunt it")
@@ -123,7 +124,7 @@ def main() -> int:
     while arguments.seed is not None or time.monotonic() < end:
         for name in names:
             for fault_count in (arguments.faults,) if arguments.seed is not None else (0, arguments.faults):
-                simulation, error = attempt(name, seed, fault_count, kinds)
+                simulation, error = attempt(name, seed, fault_count, kinds, pieces=arguments.pieces or None)
                 runs += 1
                 events += simulation.world.event_count
                 transactions += len(simulation.oracle.committed)
@@ -132,7 +133,7 @@ def main() -> int:
                 if error is not None:
                     failures += 1
                     last = "".join(traceback.format_tb(error.__traceback__)[-2:])
-                    again = f"--scenario {name} --seed {seed} --faults {fault_count}"
+                    again = f"--scenario {name} --seed {seed} --faults {fault_count}" + " --pieces" * arguments.pieces
                     out(f"{again}: {type(error).__name__} {error}\n{last}")
                 if arguments.seed is not None or arguments.stop:
                     out(story(simulation, arguments.lines) + "\n")
