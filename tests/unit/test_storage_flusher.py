@@ -1,6 +1,7 @@
 """When and where the vote log is flushed, on a hub of its own."""
 
 from collections.abc import Callable, Iterator
+from time import perf_counter
 
 import gevent
 import pytest
@@ -12,11 +13,13 @@ from neo_storage.vote_log import VoteLog
 from support.log_scripts import open_log, record
 from support.lossy_files import LossyFiles
 
+LAZY_S = 0.005
+
 
 class Rig:
     """A log with a flusher; `durable` is what it was told."""
 
-    def __init__(self, lazy_s: float = 0.005) -> None:
+    def __init__(self, lazy_s: float = LAZY_S) -> None:
         self.files = LossyFiles()
         self.log: VoteLog = open_log(self.files, 1 << 16)[0]
         self.durable: list[int] = []
@@ -80,6 +83,25 @@ def test_lazy_records_are_flushed_in_time(rig: Rig) -> None:
     rig.append(3, urgent=False)
     rig.wait(lambda: bool(rig.durable))
     assert rig.durable == [2]
+
+
+def test_lazy_records_wait_for_company_every_time(rig: Rig) -> None:
+    for count in (1, 2, 3):
+        began = perf_counter()
+        rig.append(1, urgent=False)
+        rig.wait(lambda: len(rig.durable) == count)  # noqa: B023 - waited for here
+        assert perf_counter() - began >= 0.9 * LAZY_S, f"flush {count} came at once"
+
+
+def test_lazy_records_wait_as_long_after_a_flush_that_was_urgent(rig: Rig) -> None:
+    rig.append(1, urgent=False)
+    gevent.sleep(0.6 * LAZY_S)
+    rig.append(1, urgent=True)
+    rig.wait(lambda: rig.durable[-1:] == [1])
+    began = perf_counter()
+    rig.append(1, urgent=False)
+    rig.wait(lambda: rig.durable[-1] == 2)
+    assert perf_counter() - began >= 0.9 * LAZY_S
 
 
 def test_urgent_flush_takes_the_lazy_ones_along(rig: Rig) -> None:

@@ -44,7 +44,8 @@ class Flusher:
         self._failed = failed
         self._no_room = no_room
         self._lazy_s = lazy_s
-        self._timer = get_hub().loop.timer(lazy_s)
+        # It repeats only so that it can be started again: one that has fired once would fire at once from then on.
+        self._timer = get_hub().loop.timer(lazy_s, lazy_s)
         self._is_timed = False
         self._is_scheduled = False
         self._is_running = False
@@ -63,7 +64,7 @@ class Flusher:
                 self._soon(self.flush)
         elif not self._is_timed:
             self._is_timed = True
-            self._timer.start(self._timed)
+            self._timer.again(self._timed)
 
     def asked(self) -> None:
         """Note that somebody reads, and would have to wait for a flush in the hub."""
@@ -75,6 +76,7 @@ class Flusher:
         if self._is_running or self._log.end <= self._flushed:
             return
         job = self._log.flush_job()
+        self._end_timer()
         self.count += 1
         limit_s = _SLOW_S if self._is_read else _VERY_SLOW_S
         self._is_read = False
@@ -101,8 +103,13 @@ class Flusher:
         """Flush no more."""
         self._timer.close()
 
-    def _timed(self) -> None:
+    def _end_timer(self) -> None:
+        """What was appended until now is flushed: what comes later has its own time."""
         self._is_timed = False
+        self._timer.stop()
+
+    def _timed(self) -> None:
+        self._end_timer()
         if not self._is_scheduled and not self._is_running:
             self._is_scheduled = True
             self._soon(self.flush)
