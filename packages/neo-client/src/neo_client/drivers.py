@@ -23,8 +23,9 @@ from neo_client.connections import Connection
 
 IDLE_S: Final = 0.03
 """The janitor leads when nobody has for so long."""
-SPIN_S: Final = 120e-6
-"""How long a thread that waits alone looks for its answer without sleeping, while that is likely to help."""
+SPIN_S: Final = 600e-6
+"""How long a thread that waits alone looks for its answer without sleeping, while that is likely to help: the votes of
+a small commit take some 300 us, the flush included. Who sleeps finds the processor's caches cold, which costs more."""
 _SPIN_LUCK: Final = 0.3
 """Share of the last waits that spinning must have ended for it to go on."""
 _SPIN_TRY: Final = 64

@@ -342,10 +342,10 @@ class Shell:
                 tx.inbox.append(Failed(tx.handle, ErrorCode.NOT_READY, "the storage is closed"))
                 return
             self.handle(event)
+            self.flush()  # before anything else: others wait for it
             for node in self.core.wanted_peers():
                 if node not in self.by_node:
                     self.need(node)
-            self.flush()
 
     def answer(self, tx: Underway) -> _Answer:
         """Wait for what the core says of *tx*. Without the lock. No deadline: the core has those that are safe."""

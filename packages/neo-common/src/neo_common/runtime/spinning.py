@@ -12,8 +12,9 @@ from typing import Final
 
 from gevent.hub import get_hub
 
-SPIN_S: Final = 300e-6
-"""How long to look: a client comes back 50 us after a load, and some 250 us after it was told that its vote is kept."""
+SPIN_S: Final = 600e-6
+"""How long to look: a client comes back 50 us after a load, and a client that commits small things after some 500 us.
+Shorter and longer were both slower."""
 LUCK: Final = 0.3
 """Share of the last times in which a packet must have come, for it to go on."""
 TRY: Final = 64
