@@ -30,7 +30,7 @@ def are_done(simulation: Simulation) -> bool:
 
 def diverged(seed: int, name: str) -> Simulation:
     """Return a cluster of which only S1 is left, which was away while S2 went on."""
-    simulation = Simulation(seed, SCENARIOS[name], packs=False, pieces=False)
+    simulation = Simulation(seed, SCENARIOS[name], packs=False, pieces=False, early=False)
     simulation.start()
     simulation.begin_scripts()
     simulation.rest()

@@ -61,7 +61,7 @@ def _walk(world: ModelWorld, seed: int, trace: list[object]) -> None:
 
 def of_ours(name: str, seed: int) -> Outcomes:
     """Return the same of a run of the real cores."""
-    simulation = Simulation(seed, SCENARIOS[name], packs=False, pieces=False)
+    simulation = Simulation(seed, SCENARIOS[name], packs=False, pieces=False, early=False)
     for client in simulation.clients:
         client.runs_away = False
     simulation.go()

@@ -18,7 +18,7 @@ HELD_S = 4.0
 
 def restored(seed: int, name: str, victim: int = 0) -> Simulation:
     """Return a cluster of which all have died, and one storage comes back as it was some commits ago."""
-    simulation = Simulation(seed, SCENARIOS[name], packs=False, pieces=False)
+    simulation = Simulation(seed, SCENARIOS[name], packs=False, pieces=False, early=False)
     simulation.start()
     simulation.begin_scripts()
     simulation.rest()

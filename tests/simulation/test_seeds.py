@@ -38,7 +38,7 @@ from support.world import Process
     ],
 )
 def test_what_once_failed_does_not(scenario: str, seed: int, fault_count: int) -> None:
-    _, error = attempt(scenario, seed, fault_count)
+    _, error = attempt(scenario, seed, fault_count, early=False)
     assert error is None
 
 
@@ -57,7 +57,7 @@ def test_what_once_failed_does_not(scenario: str, seed: int, fault_count: int) -
     ],
 )
 def test_what_once_failed_with_packs_does_not(scenario: str, seed: int, fault_count: int) -> None:
-    _, error = attempt(scenario, seed, fault_count, packs=True)
+    _, error = attempt(scenario, seed, fault_count, packs=True, early=False)
     assert error is None
 
 
@@ -79,7 +79,7 @@ def test_what_once_failed_with_values_in_pieces_does_not(scenario: str, seed: in
 
 def test_what_once_failed_on_slow_databases_does_not() -> None:
     """Two forced orders to drop a storage, given while a table became stable, left a table without cells."""
-    _, error = attempt("rebuild", 1158, 6, reads_at_once=False)
+    _, error = attempt("rebuild", 1158, 6, reads_at_once=False, early=False)
     assert error is None
 
 

@@ -40,7 +40,7 @@ def quiet(simulation: Simulation) -> bool:
 
 def run(name: str, seed: int, fault_count: int) -> bool:
     """Truncate in the middle of what was committed, under faults; return whether it has come to that."""
-    simulation = Simulation(seed, SCENARIOS[name], packs=False, pieces=False)
+    simulation = Simulation(seed, SCENARIOS[name], packs=False, pieces=False, early=False)
     world = simulation.world
     simulation.start()
     simulation.begin_scripts()

@@ -64,7 +64,7 @@ from neo_common.wire.schema import (
 )
 from support.checkers import Oracle
 from support.network import Connection
-from support.pieces import Storing, edition_of, is_whole, large_value
+from support.pieces import Storing, edition_of, is_whole
 from support.seeking import Seeker
 from support.world import World
 
@@ -113,7 +113,7 @@ class Step(Enum):
 
     IDLE = "between two transactions"
     READING = "reads its snapshot"
-    STORING = "stores large values"
+    STORING = "stores values before its vote"
     VOTING = "in tpc_vote"
     VOTED = "between tpc_vote and tpc_finish"
     FINISHING = "in tpc_finish"
@@ -152,8 +152,10 @@ class Application(Seeker):
         self.outcomes: list[str] = []
         self.runs_away = True
         """Whether it sometimes gives up in the middle of tpc_vote."""
-        self.pieces: random.Random | None = None
-        """Chooses which values are large; None: none is."""
+        self.early: random.Random | None = None
+        """Chooses what is stored before the vote; None: nothing."""
+        self.in_pieces = False
+        """Whether that is large."""
         self.vote_not_before = 0.0
         """Moment before which it does not vote."""
         super().__init__(world, name, NO_NODE)
@@ -475,9 +477,9 @@ class Application(Seeker):
         oids = [Oid(o) for o in spec.writes] + list(self.new_oids)
         bases = {oid: got.serial for oid, got in self.got.items()}
         self.writes = {o: Write(o, bases.get(o, NO_TID), NO_TID, value_of(ttid, o)) for o in oids}
-        if self.pieces is not None and self.client.table.partitions:
-            self.storing = Storing(oids, self.pieces)
-            if self.storing.large:
+        if self.early is not None and self.client.table.partitions:
+            self.storing = Storing(oids, self.early, in_pieces=self.in_pieces)
+            if self.storing.early:
                 self.step = Step.STORING
                 self._think()
                 return
@@ -489,27 +491,27 @@ class Application(Seeker):
         self._vote_now(handle)
 
     def _store_on(self) -> None:
-        """Store the next large value; or one once more, as another edition; or vote, or give up."""
+        """Store the next value; or one once more, as another edition; or vote, or give up."""
         storing, handle = self.storing, self.handle
         assert storing is not None
         assert handle is not None
         if storing.left:
-            self._store_large(handle, storing, storing.left.pop(0))
+            self._store(handle, storing, storing.left.pop(0))
         elif storing.again:
             storing.again -= 1
             oid = storing.any()
             storing.renew(oid)
-            self._store_large(handle, storing, oid)
+            self._store(handle, storing, oid)
         elif storing.gives_up:
             self.step = Step.ABORTING
             self.feed(AbortNow(handle))
         else:
             self._vote_now(handle)
 
-    def _store_large(self, handle: Handle, storing: Storing, oid: Oid) -> None:
+    def _store(self, handle: Handle, storing: Storing, oid: Oid) -> None:
         assert self.ttid is not None
         partition = self.client.table.partition(oid)
-        self.writes[oid] = self.writes[oid]._replace(data=large_value(self.ttid, oid, storing.editions[oid]))
+        self.writes[oid] = self.writes[oid]._replace(data=storing.value(self.ttid, oid))
         ahead = {w.oid: w for w in self.ahead.get(partition, ())} | {oid: self.writes[oid]}
         self.ahead[partition] = tuple(ahead.values())
         self.feed(StoredAhead(handle, partition, list(ahead).index(oid), len(ahead)))
@@ -560,11 +562,11 @@ class Application(Seeker):
             if s.data is not None:
                 writer_of(s.data.value)
             else:
-                assert self.pieces or not self.world.reads_at_once, "values are small here, and at hand"
+                assert self.in_pieces or not self.world.reads_at_once, "values are small here, and at hand"
             self.writes[oid] = self.writes[oid]._replace(base=s.serial)
-            if self.storing is not None and oid in self.storing.large:
-                data = large_value(self.names[0], oid, self.storing.renew(oid))
-                self.writes[oid] = self.writes[oid]._replace(data=data)
+            if self.storing is not None and oid in self.storing.early:
+                self.storing.renew(oid)
+                self.writes[oid] = self.writes[oid]._replace(data=self.storing.value(self.names[0], oid))
             writes.append(spooled(self.writes[oid]))
         for p, ahead in self.ahead.items():
             self.ahead[p] = tuple(self.writes[w.oid] for w in ahead)

@@ -33,7 +33,7 @@ from neo_common.wire.schema import (
     Ready,
     SAbort,
     SetPT,
-    StorePiece,
+    Store,
     Sync,
     Told,
     Unvote,
@@ -68,6 +68,8 @@ class Mutation(NamedTuple):
     """Whether packs are ordered in its runs."""
     pieces: bool = False
     """Whether there are values in pieces in its runs."""
+    early: bool = False
+    """Whether small values are stored one by one before votes in its runs."""
     first_run: int = 0
     """Where the search begins: it was noticed there."""
     is_rare: bool = False
@@ -1197,8 +1199,8 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         ("pair_1rep", "one_1rep"),
         client=instead("_lost", _remember_uploads),
         kinds=("crash", "cut"),
-        plan=((StorePiece, "cut"),),
-        pieces=True,
+        plan=((Store, "cut"),),
+        early=True,
         is_rare=True,
     ),
     "stored_once": Mutation(
@@ -1230,33 +1232,34 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         "a client that gives up does not say that nothing will come of what went ahead",
         ("pair_1rep",),
         client=nothing("_take_back"),
-        pieces=True,
-        is_rare=True,
+        early=True,
     ),
     "parts_unsaid": Mutation(
         "a lead does not say to whom it has passed on what went ahead that it forgets it",
         ("ahead", "pair_1rep"),
         storage=instead("drop", _forget_alone, "ahead"),
-        is_rare=True,
+        early=True,
     ),
     "parts_too_late": Mutation(
         "a storage keeps what went ahead of a vote that comes too late, or is taken back",
         ("ahead", "pair_1rep"),
         storage=nothing("drop_of", "ahead"),
-        is_rare=True,
+        early=True,
     ),
     "parts_across_tables": Mutation(
         "a cell that was out of date keeps what went ahead before, as if it had missed nothing since",
         ("ahead", "pair_1rep"),
         storage=nothing("changed", "ahead"),
         kinds=("lead", "cut"),
-        is_rare=True,
+        early=True,
+        first_run=154,
     ),
     "parts_across_reigns": Mutation(
         "what went ahead under one primary stays under the next",
         ("ahead", "m3_pair"),
         storage=nothing("begin_reign", "ahead"),
-        is_rare=True,
+        early=True,
+        first_run=69,
     ),
     "no_heir": Mutation(
         "a FEEDING cell does not take the place of the last UP_TO_DATE one",

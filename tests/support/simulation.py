@@ -61,14 +61,14 @@ from support.mastering import Mastering
 from support.moving import MoveWatch, check_goal
 from support.mutations import Mutation, plant
 from support.packing import Packer, has_packs, needed
-from support.pieces import edition_of, has_pieces
+from support.pieces import edition_of, has_pieces, stores_small
 from support.storing import Storing
 from support.world import CLUSTER, Process, Temper, World, draw_temper
 
 START_S = 60.0
 REST_S = 240.0
-AGE_S = 30.0
-"""After which a storage forgets what nobody votes, where there are values in pieces."""
+AGES_S = (3600.0, 30.0)
+"""After which a storage forgets what nobody votes: so late that all else must have ended it before, or not."""
 NEVER_S = 1e9
 _UP = CellState.UP_TO_DATE
 
@@ -126,10 +126,12 @@ class Simulation:
         reads_at_once: bool = True,
         packs: bool | None = None,
         pieces: bool | None = None,
+        early: bool | None = None,
     ) -> None:
         """`calm`: everything takes about its mean time, so that a story reads well. `mutation`: a bug to plant. `slow`:
         kinds of links, as `M>S`, of which half are very slow. `packs`: whether somebody
-        orders packs; None: the seed says it. `pieces`: the same for values in pieces."""
+        orders packs; None: the seed says it. `pieces`, `early`: the same for values in pieces, and for small
+        ones that are stored one by one before a vote."""
         self.seed, self.scenario = seed, scenario
         names = [f"M{i + 1}" for i in range(scenario.masters)]
         names += [f"S{i + 1}" for i in range(scenario.storages + scenario.spares)]
@@ -192,7 +194,7 @@ class Simulation:
             scrub_every_s=(NEVER_S, 3.0)[seed % 2],  # no number is drawn for it: seeds keep their meaning
             scrub_rate=2**30,
             scrub_confirm_s=2.0,
-            transaction_age_s=AGE_S if self.with_pieces else 3600.0,
+            transaction_age_s=AGES_S[seed // 6 % 2 if self.with_pieces else 0],
         )
         wait_timeout_s = chance.choice((20.0, NEVER_S, NEVER_S))
         self._rounds = 1 if calm else chance.choice((1, 2, 4))
@@ -212,9 +214,10 @@ class Simulation:
         self.packer: Packer | None = None
         if has_packs(seed) and not calm if packs is None else packs:
             self.packer = Packer(self)
-        if self.with_pieces:
+        if self.with_pieces or (stores_small(seed) and not calm if early is None else early):
             for client in self.clients:
-                client.pieces = random.Random(f"{seed} {client.name} pieces")
+                client.early = random.Random(f"{seed} {client.name} pieces")
+                client.in_pieces = self.with_pieces
         self.importer: Importer | None = None
         if scenario.copy:
             settings_of_copy = ClientSettings(wait_timeout_s=wait_timeout_s)
@@ -538,6 +541,8 @@ class Simulation:
         core, name = storage.core, storage.name
         left = core.image.tentative.ttids()
         check(not left, 19, f"{name} keeps what went ahead of votes of {left}")
+        check(not core.ahead.known(), 19, f"{name} remembers what went ahead of votes of {core.ahead.known()}")
+        check(core.image.undecided_bytes == 0, 19, f"{name} counts {core.image.undecided_bytes} undecided bytes")
         for copy in core.copies.copies.values():
             check(not copy.chains, 19, f"{name} keeps pieces of a copy: {sorted(copy.chains)}")
 

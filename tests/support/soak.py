@@ -31,10 +31,18 @@ def attempt(
     reads_at_once: bool = True,
     packs: bool | None = None,
     pieces: bool | None = None,
+    early: bool | None = None,
 ) -> tuple[Simulation, BaseException | None]:
     """Run one seed; return the simulation and what was wrong with it."""
     simulation = Simulation(
-        seed, SCENARIOS[name], mutation=mutation, slow=slow, reads_at_once=reads_at_once, packs=packs, pieces=pieces
+        seed,
+        SCENARIOS[name],
+        mutation=mutation,
+        slow=slow,
+        reads_at_once=reads_at_once,
+        packs=packs,
+        pieces=pieces,
+        early=early,
     )
     try:
         simulation.go(fault_count, kinds, plan)
@@ -61,7 +69,9 @@ def run_of(name: str, run: int, *, is_planted: bool = True) -> tuple[str, BaseEx
     kinds = m.kinds if turn % 2 == 0 else ()
     slow = m.slow if turn % 4 != 2 else ()
     planted = m if is_planted else None
-    _, error = attempt(scenario, run, fault_count, kinds, planted, planned, slow, packs=m.packs, pieces=m.pieces)
+    _, error = attempt(
+        scenario, run, fault_count, kinds, planted, planned, slow, packs=m.packs, pieces=m.pieces, early=m.early
+    )
     return scenario, error
 
 
@@ -109,6 +119,7 @@ def main() -> int:
     parser.add_argument("--kinds", default="", help=f"some of {','.join(FAULTS)}")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--pieces", action="store_true", help="values in pieces in every run, not in a few")
+    parser.add_argument("--early", action="store_true", help="small values stored before the vote in every run")
     parser.add_argument("--lines", type=int, default=60)
     parser.add_argument("--stop", action="store_true", help="at the first failure")
     parser.add_argument("--mutant", action="append", help="plant this bug, or `all` one after the other, and hunt it")
@@ -124,7 +135,9 @@ def main() -> int:
     while arguments.seed is not None or time.monotonic() < end:
         for name in names:
             for fault_count in (arguments.faults,) if arguments.seed is not None else (0, arguments.faults):
-                simulation, error = attempt(name, seed, fault_count, kinds, pieces=arguments.pieces or None)
+                simulation, error = attempt(
+                    name, seed, fault_count, kinds, pieces=arguments.pieces or None, early=arguments.early or None
+                )
                 runs += 1
                 events += simulation.world.event_count
                 transactions += len(simulation.oracle.committed)
@@ -134,6 +147,7 @@ def main() -> int:
                     failures += 1
                     last = "".join(traceback.format_tb(error.__traceback__)[-2:])
                     again = f"--scenario {name} --seed {seed} --faults {fault_count}" + " --pieces" * arguments.pieces
+                    again += " --early" * arguments.early
                     out(f"{again}: {type(error).__name__} {error}\n{last}")
                 if arguments.seed is not None or arguments.stop:
                     out(story(simulation, arguments.lines) + "\n")

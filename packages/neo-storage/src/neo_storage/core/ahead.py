@@ -263,6 +263,10 @@ class Ahead:
                 if not is_from_lead or not _stays(old, table, partition, ground.me):
                     self.drop(ttid, partition)
 
+    def known(self) -> tuple[Ttid, ...]:
+        """Return the transactions of which anything is remembered here, ascending."""
+        return tuple(sorted({*self._from, *self._have, *self._wrong}))
+
     def begin_reign(self) -> None:
         """A new epoch: clients send all of it again, and others drop what they have."""
         self._have.clear()
