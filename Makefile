@@ -26,8 +26,10 @@ soak: servers
 	$(BIN)/pytest -q -m soak tests/simulation
 
 # MariaDB, PostgreSQL and their drivers: for `make test` only. Debian and Ubuntu packages, where the machine allows it.
+# MySQL, where its packages can be had: unpacked into .venv, not installed.
 servers: .venv/.drivers
 	@tests/support/install_servers.sh
+	@tests/support/install_mysql.sh .venv/servers
 
 .venv/.drivers: .venv/.installed requirements-test.txt
 	@tests/support/install_servers.sh

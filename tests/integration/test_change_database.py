@@ -15,7 +15,7 @@ from ZODB.DB import DB
 from support.cluster import STOP_DEADLINE_S, Cluster
 from support.operator import Writer, counts, everything, neoadmin, ordered
 from support.ports import hold_ports
-from support.servers import SERVERS
+from support.server_kinds import KINDS
 
 OPERATING = Path(__file__).parents[2] / "docs" / "operating.md"
 OBJECTS = 100
@@ -62,9 +62,9 @@ def replace(cluster: Cluster, old: str, new: str, database: Mapping[str, Any]) -
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("kind", ["mysql", "postgresql"])
+@pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
 def test_from_sqlite_to_a_server_and_back_under_load(kind: str, tmp_path: Path) -> None:
-    server = SERVERS[kind]()
+    server = KINDS[kind].shared()
     database = server.new_database()
     with Cluster(tmp_path, storages=1) as cluster:
         db = DB(cluster.open())

@@ -30,12 +30,12 @@ from neo_storage.hub_waits import HubWaits
 from neo_storage.native import Door
 from neo_storage.points import HubReads, PointReads, ThreadReads, point_reads
 from support.backend_contract import ABSENT, END, P0, T1, T2, T3, Write, commit, write
-from support.servers import MariaDB, PostgreSQL, Server, backend_on
+from support.server_kinds import EVERY
+from support.servers import MariaDB, Server, backend_on
 
-KINDS = pytest.mark.parametrize("kind", [MariaDB, PostgreSQL])
+KINDS = pytest.mark.parametrize("kind", EVERY)
 VALUES = {1: b"a", 2: b"b" * 9000, 3: b"c" * PIECE_BYTES, 4: b"d" * (PIECE_BYTES + 1)}
 READERS = 3
-BACKENDS: dict[type[Server], type[server_module.ServerBackend]] = {MariaDB: MysqlBackend, PostgreSQL: PostgresqlBackend}
 
 
 def make_door() -> Door:
@@ -194,7 +194,8 @@ def test_stopped_server_does_not_block_the_hub(rig: Rig) -> None:
 
 @KINDS
 def test_threads_read_where_the_hub_cannot(kind: type[Server], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BACKENDS[kind], "hub_reader", server_module.ServerBackend.hub_reader)
+    backend = MysqlBackend if issubclass(kind, MariaDB) else PostgresqlBackend
+    monkeypatch.setattr(backend, "hub_reader", server_module.ServerBackend.hub_reader)
     rig = Rig(kind.shared())
     assert isinstance(rig.reads, ThreadReads)
     stopped = Stopped(rig.server)

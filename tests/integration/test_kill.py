@@ -16,7 +16,7 @@ from ZODB.DB import DB
 
 from support.cluster import Cluster
 from support.counting import RECOVERY_DEADLINE_S, WRITERS, Writer, check_all
-from support.servers import SERVERS
+from support.server_kinds import KINDS
 
 LOAD_BEFORE_KILL_S = (0.3, 1.2)
 LOG_LINES_PER_KILL = 150
@@ -26,7 +26,7 @@ LOG_LINES_PER_KILL = 150
 @pytest.fixture
 def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]:
     storages, replicas, *kinds = request.param
-    servers = [(server, server.new_database()) for server in (SERVERS[kind]() for kind in kinds)]
+    servers = [(server, server.new_database()) for server in (KINDS[kind].shared() for kind in kinds)]
     databases = [server.settings(name) for server, name in servers]
     with Cluster(tmp_path / "cluster", storages=storages, replicas=replicas, databases=databases) as running:
         db = DB(running.open())
@@ -47,8 +47,8 @@ SHAPES = [
     pytest.param((1, 0), id="1 storage"),
     pytest.param((2, 0), id="2 storages"),
     pytest.param((2, 1), id="2 storages 1 replica"),
-    pytest.param((2, 0, "mysql", "postgresql"), id="MariaDB PostgreSQL"),
-    pytest.param((2, 1, "mysql", "postgresql"), id="MariaDB PostgreSQL 1 replica"),
+    pytest.param((2, 0, "mariadb", "postgresql"), id="MariaDB PostgreSQL"),
+    pytest.param((2, 1, "mariadb", "postgresql"), id="MariaDB PostgreSQL 1 replica"),
 ]
 
 

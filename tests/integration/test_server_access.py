@@ -19,13 +19,13 @@ from support.backend_contract import P0, T1, T2, commit, write
 from support.cluster import Cluster
 from support.door import DATABASE, HOST, PASSWORD, USER, Door
 from support.raw_client import RawConnection
-from support.servers import MariaDB, PostgreSQL
+from support.server_kinds import EVERY
 
 DEADLINE_S = 30.0
 TABLES = ", ".join(table.name for table in logical.TABLES)
 
 
-@pytest.fixture(params=[MariaDB, PostgreSQL])
+@pytest.fixture(params=EVERY)
 def door(request: pytest.FixtureRequest) -> Iterator[Door]:
     door = Door(request.param)
     yield door

@@ -1,4 +1,4 @@
-"""MariaDB and PostgreSQL pass the suite that every back end passes, on private servers."""
+"""MariaDB, PostgreSQL and MySQL pass the suite that every back end passes, on private servers."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,6 +7,7 @@ import pytest
 from neo_storage.backends.base import Backend
 from neo_storage.backends.server import ServerDatabase
 from support.backend_contract import BackendContract, Backends
+from support.mysql_server import MYSQL
 from support.servers import MariaDB, PostgreSQL, Server, backend_on
 from support.sql_lint import unbound
 
@@ -23,9 +24,12 @@ def _backends(server: Server) -> Iterator[Backends]:
 
     def reopen(backend: Backend) -> Backend:
         backend.close()
-        return on(next(database for b, database in made if b is backend))
+        return on(database_of(backend))
 
-    yield Backends(new, reopen)
+    def database_of(backend: Backend) -> str:
+        return next(database for b, database in made if b is backend)
+
+    yield Backends(new, reopen, lambda backend: server.count(database_of(backend)))
     for backend, _ in made:
         backend.close()
     for database in {database for _, database in made}:
@@ -62,3 +66,13 @@ class TestPostgreSQL(BackendContract):
     @pytest.fixture
     def backends(self) -> Iterator[Backends]:
         yield from _backends(PostgreSQL.shared())
+
+
+if MYSQL:
+
+    class TestMySQL(BackendContract):
+        """MySQL, by its socket."""
+
+        @pytest.fixture
+        def backends(self) -> Iterator[Backends]:
+            yield from _backends(MYSQL[0].shared())

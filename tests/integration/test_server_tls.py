@@ -16,11 +16,14 @@ from neo_common.errors import BackendError
 from neo_common.ids import Oid
 from neo_common.states import Role
 from neo_common.wire.guard import Identity
+from neo_storage.backends.mysql.backend import MysqlBackend
 from neo_storage.backends.tls import ServerTls, TlsMode
 from support.backend_contract import P0, T1, commit, write
 from support.cluster import Cluster
 from support.door import DATABASE, HOST, PASSWORD, USER, Door
-from support.servers import MariaDB, PostgreSQL, Server
+from support.server_kinds import EVERY
+from support.servers import MariaDB, Server
+from support.stripped_mysql import StrippedMysql
 
 CERTIFIED = "certified"
 """A user who needs a certificate, beside a password."""
@@ -35,11 +38,12 @@ class Certified(Door):
         self.folder.chmod(0o755)
         self.authority = Authority(self.folder / "authority", "databases")
         self.wear(HOST)
-        names = (
-            ("ssl-ca", "ssl-cert", "ssl-key") if kind is MariaDB else ("ssl_ca_file", "ssl_cert_file", "ssl_key_file")
-        )
-        options = dict(zip(names, (str(self.folder / name) for name in ("ca.crt", "own.crt", "own.key")), strict=True))
-        super().__init__(kind, options if kind is MariaDB else {"ssl": "on", **options})
+        files = [str(self.folder / name) for name in ("ca.crt", "own.crt", "own.key")]
+        if issubclass(kind, MariaDB):
+            options = dict(zip(("ssl-ca", "ssl-cert", "ssl-key"), files, strict=True))
+        else:
+            options = dict(zip(("ssl_ca_file", "ssl_cert_file", "ssl_key_file"), files, strict=True), ssl="on")
+        super().__init__(kind, options)
         if self.is_mysql:
             self.admin(f"ALTER USER {USER}@'{HOST}' REQUIRE SSL")
             self.admin(f"CREATE USER {CERTIFIED}@'{HOST}' IDENTIFIED BY '{PASSWORD}' REQUIRE X509")
@@ -72,7 +76,7 @@ class Certified(Door):
 
     def take(self) -> None:
         """Have the server read its certificate again."""
-        self.admin("FLUSH SSL" if self.is_mysql else "SELECT pg_reload_conf()")
+        self.admin(self.server.reload_tls)
 
     def tls(self, mode: TlsMode = TlsMode.VERIFY, *files: Path) -> ServerTls:
         """Return what a storage is told; *files*: its certificate and key."""
@@ -85,7 +89,7 @@ class Certified(Door):
         shutil.rmtree(self.folder)
 
 
-@pytest.fixture(params=[MariaDB, PostgreSQL])
+@pytest.fixture(params=EVERY)
 def door(request: pytest.FixtureRequest) -> Iterator[Certified]:
     door = Certified(request.param)
     yield door
@@ -118,6 +122,9 @@ def test_storage_talks_tls_to_a_server_that_lets_nobody_else_in(door: Certified,
 
 def test_only_a_certificate_of_our_authority_for_its_name_is_believed(door: Certified, tmp_path: Path) -> None:
     door.open_once(tls=door.tls())
+    if door.server.kind == "mysql":
+        plugins = door.server.execute("SELECT DISTINCT plugin FROM mysql.user")
+        assert plugins == [("caching_sha2_password",)], "the way in that a user has by default is another one now"
     assert "tls_ca" in door.refusal(tls=stranger(tmp_path))
     door.wear("db.example")
     door.take()
@@ -149,9 +156,9 @@ def test_server_that_wants_tls_or_a_certificate_says_so(door: Certified) -> None
     door.open_once(tls=door.tls(TlsMode.VERIFY, *door.issue("s1")), user=CERTIFIED)
 
 
-@pytest.mark.parametrize("kind", [MariaDB, PostgreSQL])
+@pytest.mark.parametrize("kind", EVERY)
 def test_server_without_tls_is_told_nothing(kind: type[Server], tmp_path: Path) -> None:
-    door = Door(kind)
+    door = Door(kind, kind.without_tls)
     try:
         door.allow_creation()
         for tls in (stranger(tmp_path), ServerTls(TlsMode.UNVERIFIED)):
@@ -159,3 +166,16 @@ def test_server_without_tls_is_told_nothing(kind: type[Server], tmp_path: Path) 
         door.open_once(tls=ServerTls(TlsMode.OFF))
     finally:
         door.server.end()
+
+
+@pytest.mark.parametrize("mode", [TlsMode.VERIFY, TlsMode.UNVERIFIED])
+def test_password_is_not_said_in_clear_to_a_mysql_that_has_lost_its_tls(mode: TlsMode, tmp_path: Path) -> None:
+    """MariaDB's driver takes a connection for encrypted as soon as that was asked for."""
+    tls = stranger(tmp_path) if mode is TlsMode.VERIFY else ServerTls(mode)
+    with StrippedMysql() as server:
+        backend = MysqlBackend(database=DATABASE, user=USER, password=PASSWORD, host=HOST, port=server.port, tls=tls)
+        with pytest.raises(BackendError, match="The server has no TLS"):
+            backend.open()
+        backend.close()
+    assert server.visitors
+    assert PASSWORD.encode() not in server.heard

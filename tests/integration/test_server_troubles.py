@@ -22,9 +22,10 @@ from neo_storage.backends.server import ServerBackend
 from support.backend_contract import P0, T1, T2, commit, write
 from support.cluster import Cluster
 from support.counting import RECOVERY_DEADLINE_S, WRITERS, Writer, check_all
+from support.server_kinds import EVERY
 from support.servers import MariaDB, PostgreSQL, Server, backend_on
 
-KINDS = pytest.mark.parametrize("kind", [MariaDB, PostgreSQL])
+KINDS = pytest.mark.parametrize("kind", EVERY)
 DEADLINE_S = 60.0
 pytestmark = pytest.mark.timeout(300)
 
@@ -203,7 +204,7 @@ def _waits(server: Server, kind: type[Server]) -> bool:
     """Whether a session waits for a row."""
     text = (
         "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
-        if kind is MariaDB
+        if issubclass(kind, MariaDB)
         else "SELECT count(*) FROM pg_locks WHERE NOT granted"
     )
     return bool(server.execute(text)[0][0])
@@ -263,7 +264,7 @@ def test_server_that_comes_late_is_waited_for_and_one_that_does_not_is_told(
 def test_other_settings_after_a_restart_are_noticed(kind: type[Server], own: Server) -> None:
     backend = opened(own, own.new_database())
     own.kill()
-    own.options["innodb-flush-log-at-trx-commit" if kind is MariaDB else "fsync"] = "0"
+    own.options["innodb-flush-log-at-trx-commit" if issubclass(kind, MariaDB) else "fsync"] = "0"
     own.start()
     lost(backend, 1)
     with pytest.raises(BackendError, match="would lose what it has called durable"):

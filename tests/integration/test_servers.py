@@ -17,9 +17,10 @@ from neo_storage.backends.dialect import Statement
 from neo_storage.backends.server import ServerBackend
 from support.backend_contract import P0, T1, T2, commit, write
 from support.cluster import Cluster
+from support.server_kinds import EVERY
 from support.servers import MariaDB, PostgreSQL, Server, backend_on
 
-KINDS = pytest.mark.parametrize("kind", [MariaDB, PostgreSQL])
+KINDS = pytest.mark.parametrize("kind", EVERY)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ SHAPES = [
     Shape(3, 1, 0),
     Shape(3, 3, 1),
     Shape(3, 4, 2),
-    Shape(1, 3, 1, ("mysql", "postgresql")),
+    Shape(1, 3, 1, ("mariadb", "postgresql")),
     Shape(1, 2, 1, ("managed",)),
 ]
 MEMORY_MAX_KB = 128 * 1024

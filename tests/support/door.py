@@ -24,7 +24,7 @@ class Door:
     def __init__(self, kind: type[Server], options: dict[str, str] | None = None) -> None:
         """*options*: more of the server's."""
         (self.port,) = hold_ports(1)
-        self.is_mysql = kind is MariaDB
+        self.is_mysql = issubclass(kind, MariaDB)
         if self.is_mysql:
             own = {"skip-networking": "0", "bind-address": HOST, "port": str(self.port)}
         else:

@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from support.mysql_server import MySQL
 from support.servers import MariaDB, Server
 
 PARTITIONS: Final = 12
@@ -25,16 +26,20 @@ _ROWS: Final = {
 
 def fill(server: Server, database: str, first: int, last: int) -> None:
     """Write objects *first* to *last* - 1, a transaction each, into the tables of a back end that nobody has open."""
-    is_maria = isinstance(server, MariaDB)
+    is_mysql = isinstance(server, MariaDB)
     values = {"empty": "''", "value": "repeat('x', 128)", "checksum": "repeat('y', 16)"}
-    if not is_maria:
+    if not is_mysql:
         values = {name: f"convert_to({text}, 'LATIN1')" for name, text in values.items()}
     for table, (columns, expressions) in _ROWS.items():
-        source = f"(SELECT seq AS n FROM seq_{first}_to_{last - 1}) s"
-        if not is_maria:
+        verb, source = "INSERT", f"(SELECT seq AS n FROM seq_{first}_to_{last - 1}) s"
+        if isinstance(server, MySQL):
+            verb += f" /*+ SET_VAR(cte_max_recursion_depth = {last}) */"
+            counted = f"SELECT {first} UNION ALL SELECT n + 1 FROM t WHERE n < {last - 1}"
+            source = f"(WITH RECURSIVE t (n) AS ({counted}) SELECT n FROM t) s"
+        elif not is_mysql:
             source = f"generate_series({first}::bigint, {last - 1}) AS n"
-        text = f"INSERT INTO {table} ({columns}) SELECT {expressions.format(**values)} FROM {source}"
-        server.execute(text.replace('"', "`") if is_maria else text, database)
+        text = f"{verb} INTO {table} ({columns}) SELECT {expressions.format(**values)} FROM {source}"
+        server.execute(text.replace('"', "`") if is_mysql else text, database)
 
 
 def fill_sqlite(path: Path, first: int, last: int) -> None:
@@ -50,6 +55,7 @@ def fill_sqlite(path: Path, first: int, last: int) -> None:
 def analyze(server: Server, database: str) -> None:
     """Have the server make its statistics now."""
     if isinstance(server, MariaDB):
-        server.execute("ANALYZE TABLE obj, trans, data PERSISTENT FOR ALL", database)
+        how = "" if isinstance(server, MySQL) else " PERSISTENT FOR ALL"
+        server.execute(f"ANALYZE TABLE obj, trans, data{how}", database)
     else:
         server.execute("ANALYZE", database)

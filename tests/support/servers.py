@@ -1,5 +1,7 @@
 """Private MariaDB and PostgreSQL servers for tests: own data directory, Unix socket, durable settings, not root.
 
+MySQL itself, where it is to be had, is in `mysql_server`.
+
 One of each per test session, started when first asked for; a new database in it for whoever needs one. Whatever
 happens to the tests, they end: atexit, and the kernel kills them when the test process dies.
 """
@@ -15,7 +17,6 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from glob import glob
 from importlib import import_module
@@ -118,6 +119,10 @@ class Server:
     kind: ClassVar[str]
     begin_alone: ClassVar[str]
     """Begins a transaction that waits for all others that write."""
+    reload_tls: ClassVar[str]
+    """Takes new certificates for the connections to come."""
+    without_tls: ClassVar[dict[str, str]] = {}
+    """Options of one that has no TLS."""
     _shared: ClassVar["Server | None"] = None
 
     def __init__(self, options: dict[str, str] | None = None, folder: Path | None = None) -> None:
@@ -259,6 +264,10 @@ class Server:
         """Remove all that is in it."""
         raise NotImplementedError
 
+    def count(self, database: str) -> None:
+        """Have it count what the tables of a database take, if it does not always know."""
+        del database
+
     def used_database(self) -> str:
         """Return a database with NEO's tables, as they are when they were just made; or an empty one."""
         return self._used.pop() if self._used else self.new_database()
@@ -301,6 +310,7 @@ class MariaDB(Server):
 
     kind = "mariadb"
     begin_alone = "START TRANSACTION"  # each DELETE waits for rows that are locked
+    reload_tls = "FLUSH SSL"
 
     def install(self) -> None:
         """Make the data directory."""
@@ -369,12 +379,17 @@ class MariaDB(Server):
         self.execute(f"DROP DATABASE {database}")
         self.execute(f"CREATE DATABASE {database}")
 
+    def count(self, database: str) -> None:
+        """It has counted within a minute or two by itself."""
+        self.execute(f"ANALYZE TABLE {', '.join(table.name for table in TABLES)}", database)
+
 
 class PostgreSQL(Server):
     """PostgreSQL."""
 
     kind = "postgresql"
     begin_alone = f"BEGIN; LOCK TABLE {', '.join(table.name for table in TABLES)} IN ACCESS EXCLUSIVE MODE"
+    reload_tls = "SELECT pg_reload_conf()"
     _FOLDERS = tuple(sorted(glob("/usr/lib/postgresql/*/bin"), reverse=True))
 
     def install(self) -> None:
@@ -451,6 +466,3 @@ def backend_on(server: Server, database: str, **options: Any) -> Backend:
     from neo_storage.backends.postgresql.backend import PostgresqlBackend  # noqa: PLC0415
 
     return PostgresqlBackend(database=database, user="neo", socket=str(server.path), **options)
-
-
-SERVERS: dict[str, Callable[[], Server]] = {"mysql": MariaDB.shared, "postgresql": PostgreSQL.shared}

@@ -15,7 +15,7 @@ import yaml
 
 import neo_client
 from support.cluster import Cluster
-from support.servers import SERVERS
+from support.server_kinds import KINDS
 from support.zygote import Daemon, Zygote
 
 TEMPORARY = tempfile.gettempdir()
@@ -36,8 +36,8 @@ ONE = Shape(1, 0)
 TWO = Shape(2, 0)
 COPIES = Shape(2, 1)
 POSTGRESQL = Shape(2, 1, servers=("postgresql", "postgresql"))
-MARIADB = Shape(2, 1, servers=("mysql", "mysql"))
-MIXED = Shape(2, 1, servers=("mysql", "postgresql"))
+MARIADB = Shape(2, 1, servers=("mariadb", "mariadb"))
+MIXED = Shape(2, 1, servers=("mariadb", "postgresql"))
 
 
 PATIENT = {"silence": "30s", "grace": "30s", "overdue": "2m"}
@@ -51,7 +51,7 @@ class QuickCluster(Cluster):
 
     def __init__(self, shape: Shape, zygote: Zygote) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="neo-zodb-", dir=TEMPORARY))
-        self.servers = [(server, server.used_database()) for server in (SERVERS[kind]() for kind in shape.servers)]
+        self.servers = [(server, server.used_database()) for server in (KINDS[kind].shared() for kind in shape.servers)]
         super().__init__(
             self.path,
             storages=shape.storages,

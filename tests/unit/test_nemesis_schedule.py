@@ -4,7 +4,7 @@ import pytest
 
 from support.nemesis.schedule import KINDS, Shape, schedule
 
-SHAPES = [Shape(1, 1, 0), Shape(1, 3, 1), Shape(3, 4, 2), Shape(1, 3, 1, ("mysql", "postgresql"))]
+SHAPES = [Shape(1, 1, 0), Shape(1, 3, 1), Shape(3, 4, 2), Shape(1, 3, 1, ("mariadb", "postgresql"))]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -20,8 +20,8 @@ SHAPES = (
     Shape(3, 3, 1),
     Shape(3, 3, 2),
     Shape(3, 4, 2),
-    Shape(1, 2, 0, ("mysql", "postgresql")),
-    Shape(3, 3, 1, ("mysql", "postgresql")),
+    Shape(1, 2, 0, ("mariadb", "postgresql")),
+    Shape(3, 3, 1, ("mariadb", "postgresql")),
     Shape(1, 2, 1, ("managed",)),
 )
 

@@ -30,12 +30,12 @@ from support.nemesis.proxy import CLIENT, Proxies
 from support.nemesis.schedule import Shape
 from support.ports import hold_ports
 from support.raw_client import Gone, RawConnection
-from support.servers import Managed, MariaDB, PostgreSQL, Server
+from support.server_kinds import KINDS
+from support.servers import Managed, Server
 from support.zygote import Zygote
 
 IMAGE_MB = 96
 MANAGED_IMAGE_MB = 384
-KINDS = {"mysql": MariaDB, "postgresql": PostgreSQL}
 MANAGED = "managed"
 
 
@@ -54,7 +54,7 @@ class Ensemble(Cluster):
         )
         self.shape = shape
         self._zygote = zygote
-        made = {kind: KINDS[kind]() for kind in sorted(set(shape.servers) & set(KINDS))}
+        made = {kind: KINDS[kind]() for kind in sorted(set(shape.servers) - {MANAGED})}
         self.servers: dict[str, Server | Managed] = {}
         """Who keeps the database of each storage, if that is not SQLite. Only managed ones lose their disk with it."""
         behind = hold_ports(len(self.names))

@@ -226,8 +226,8 @@ class Run:
 
 
 def parse_shape(text: str) -> Shape:
-    """Read `1m-3s-1r`, or `1m-2s-1r-mysql-postgresql`."""
-    match = re.fullmatch(r"(\d+)m-(\d+)s-(\d+)r((?:-(?:mysql|postgresql|managed))*)", text)
+    """Read `1m-3s-1r`, or `1m-2s-1r-mariadb-postgresql`."""
+    match = re.fullmatch(r"(\d+)m-(\d+)s-(\d+)r((?:-(?:mariadb|mysql|postgresql|managed))*)", text)
     if match is None:
         raise ValueError(f"{text!r} is no shape; write for instance 1m-3s-1r")
     *numbers, servers = match.groups()
