@@ -15,6 +15,11 @@ class TlsMode(Enum):
     VERIFY = auto()
     """The server has a certificate of our authority, in the name by which it was reached."""
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether a connection without TLS must not be used."""
+        return self in (TlsMode.UNVERIFIED, TlsMode.VERIFY)
+
 
 class ServerTls(NamedTuple):
     """Paths of PEM files, empty for none. Drivers read them at each connection: so renewed ones are taken."""
@@ -23,11 +28,6 @@ class ServerTls(NamedTuple):
     ca: str = ""
     certificate: str = ""
     key: str = ""
-
-    @property
-    def is_wanted(self) -> bool:
-        """Whether a connection without TLS must not be used."""
-        return self.mode in (TlsMode.UNVERIFIED, TlsMode.VERIFY)
 
 
 NO_TLS: Final = ServerTls()

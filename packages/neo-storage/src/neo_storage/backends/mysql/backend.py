@@ -85,12 +85,12 @@ class MysqlBackend(ServerBackend):
         self._directory = directory
         self._is_local = bool(socket)
         self._timeout_s = timeout_s
-        self._is_tls_wanted = tls.is_wanted
+        self._tls = tls.mode
         self._answer_bytes = 0
 
     def database(self) -> ServerDatabase:
         """Return a connection, not yet made."""
-        return MysqlDatabase(self._arguments, self.what, is_tls_wanted=self._is_tls_wanted)
+        return MysqlDatabase(self._arguments, self.what, tls=self._tls)
 
     def hub_reader(self, waits: Waits) -> PointReader | None:
         """Return a reader for a greenlet of the hub, if the server is on this machine and writes answers at once."""

@@ -14,6 +14,7 @@ from neo_common.errors import BackendError, BackendLost, DataCorrupted, DiskFull
 from neo_storage.backends.base import Waits
 from neo_storage.backends.database import Row
 from neo_storage.backends.dialect import Many, Statement
+from neo_storage.backends.mysql import greeting
 from neo_storage.backends.mysql.flavour import MARIADB, flavour_of
 from neo_storage.backends.mysql.queries import EXECUTE, PREPARE, QUERIES
 from neo_storage.backends.mysql.schema import SESSION
@@ -46,6 +47,7 @@ _WAY_IN: Final = {2059, 2061}
 """The driver has not the authentication plugin of the user, or it wants TLS."""
 
 
+_NO_CONNECTION: Final = 2003
 _TLS_ERROR: Final = 2026
 _TLS_ONLY: Final = 3159
 _CLIENT_ERRORS: Final = 2000
@@ -157,11 +159,11 @@ class MysqlDatabase(ServerDatabase):
     driver_error = MySQLdb.Error
     schema = "database()"
 
-    def __init__(self, arguments: dict[str, Any], what: str, *, is_tls_wanted: bool = False) -> None:
-        """*arguments* of MySQLdb.connect."""
+    def __init__(self, arguments: dict[str, Any], what: str, *, tls: TlsMode = TlsMode.USUAL) -> None:
+        """*arguments* of MySQLdb.connect, those for *tls* among them."""
         super().__init__(self._new, what)
         self._arguments = arguments
-        self._is_tls_wanted = is_tls_wanted
+        self._tls = tls
         self.packet_bytes = 0
         """The largest statement that the server takes."""
         self._flavour = MARIADB
@@ -171,9 +173,10 @@ class MysqlDatabase(ServerDatabase):
         return self._make(MySQLdb.connections.Connection)
 
     def _make(self, kind: type[Any]) -> Any:
-        connection = kind(**self._arguments, charset="utf8mb4", autocommit=True, sql_mode=SESSION["sql_mode"])
+        arguments = self._arguments if self._tls is not TlsMode.UNVERIFIED else self._with_tls()
+        connection = kind(**arguments, charset="utf8mb4", autocommit=True, sql_mode=SESSION["sql_mode"])
         cursor = connection.cursor()
-        if self._is_tls_wanted:
+        if self._tls.is_wanted:
             cursor.execute("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
             row = cursor.fetchone()
             if row is None or not row[1]:  # whatever the driver has made of what it was told
@@ -188,6 +191,17 @@ class MysqlDatabase(ServerDatabase):
         if self.is_prepared:
             self._prepare(connection)
         return connection
+
+    def _with_tls(self) -> dict[str, Any]:
+        """Return the arguments for a server that has TLS; nothing is said to another."""
+        host, port = self._arguments["host"], self._arguments["port"]
+        try:
+            address, has_tls = greeting.look(host, port, self._arguments["connect_timeout"])
+        except (OSError, ValueError) as error:
+            raise MySQLdb.OperationalError(_NO_CONNECTION, f"cannot connect to {host}:{port}: {error}") from error
+        if not has_tls:
+            raise MySQLdb.OperationalError(_TLS_ERROR, "the server does not support TLS")
+        return {**self._arguments, "host": address}  # the very one that was asked
 
     def _prepare(self, connection: Any) -> None:
         if self._flavour.can_prepare:
