@@ -150,9 +150,26 @@ def job(*oids: Oid, reads: tuple[ReadCheck, ...] = ()) -> Job:
 
 
 def test_vote_of_an_import_says_on_which_tid_it_rests(bench: Bench) -> None:
-    given = job(O0)._replace(given_tid=Tid(T5 + 20), after=Tid(T5 + 10))
-    votes = sent(bench.do(VoteNow(bench.core.begin(), given)), Vote)
+    first = job(O0)._replace(given_tid=Tid(T5 + 10))
+    bench.do(VoteNow(bench.core.begin(), first))
+    second = job(O2)._replace(given_tid=Tid(T5 + 20), after=Tid(T5 + 10))
+    votes = sent(bench.do(VoteNow(bench.core.begin(), second)), Vote)
     assert [v.known for _, v in votes] == [T5 + 10]
+
+
+def test_import_does_not_go_on_in_another_reign(bench: Bench) -> None:
+    """Others commit there: the transaction before may be refused, and recovery would not miss it."""
+    bench.do(VoteNow(bench.core.begin(), job(O0)._replace(given_tid=Tid(T5 + 10))))
+    bench.do(Lost(M1, "cut"))
+    bench.do(Connected(M1, hello(E2)))
+    bench.welcome(epoch=E2)
+    handle = bench.core.begin()
+    effects = bench.do(VoteNow(handle, job(O2)._replace(given_tid=Tid(T5 + 20), after=Tid(T5 + 10))))
+    assert not sent(effects, Vote)
+    assert [type(e) for e in effects] == [Failed]
+    bench.do(VoteNow(bench.core.begin(), job(O2)._replace(given_tid=Tid(T5 + 30))))
+    again = bench.do(VoteNow(bench.core.begin(), job(Oid(4))._replace(given_tid=Tid(T5 + 40), after=Tid(T5 + 30))))
+    assert sent(again, Vote), "a new import"
 
 
 def sent(effects: list[object], kind: type) -> list[tuple[NodeId, Packet]]:

@@ -179,6 +179,8 @@ class ClientCore:
         """The same by the names that the wire knows."""
         self.dead: dict[tuple[Ttid, int], set[Partition]] = {}
         """Attempts withdrawn, and the partitions whose lead has not confirmed yet."""
+        self._import: tuple[Epoch, Session] = NO_EPOCH, NO_SESSION
+        """Where the first transaction of the last import was to be voted."""
         self._counter = 0
         self._last_handle = Handle(0)
         self._ticked_at: Seconds | None = None
@@ -348,6 +350,8 @@ class ClientCore:
             return
         assert tx.phase is Phase.BEGUN, tx
         tx.take_job(job, self.table)
+        if job.given_tid and job.after == NO_TID:
+            self._import = self.epoch, self.session
         tx.waiting = Waiting.VOTE
         tx.deadline = Seconds(self._now + self.settings.wait_timeout_s)
         if not tx.parts:  # nothing to decide
@@ -414,6 +418,9 @@ class ClientCore:
 
     def _attempt(self, tx: Tpc) -> None:
         """Vote from scratch, as another attempt: every lead at once, or lock by lock."""
+        if self._is_of_ended_import(tx):
+            self._fail(tx, ErrorCode.NOT_READY, "the import has ended with the reign, or the session, that it began in")
+            return
         tx.attempt += 1
         tx.refused = tx.lost_vote = tx.contended = False
         tx.failure = None
@@ -423,6 +430,13 @@ class ClientCore:
             self._lock_next(tx)
         else:
             self._vote(tx, tx.by_lead(self.table), everywhere=True)
+
+    def _is_of_ended_import(self, tx: Tpc) -> bool:
+        """What rests on a transaction before it is voted only while nobody else can commit. Later that one may be
+        refused, as others have committed above its tid; and recovery, finding these, would commit this one without it.
+        """
+        assert tx.job is not None
+        return tx.job.after != NO_TID and self._import != (self.epoch, self.session)
 
     def _vote(self, tx: Tpc, leads: dict[NodeId | None, tuple[Partition, ...]], everywhere: bool) -> None:
         """Send Vote to these leads. What is cleared here is what the answers will say anew."""
