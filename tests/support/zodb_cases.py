@@ -241,7 +241,7 @@ def make(shape: Shape, *cases: type) -> dict[str, type]:
     """Return the test cases of a shape, by name; `check*` are found as `test_check*`."""
     found = {}
     for case in cases:
-        members: dict[str, Any] = {"shape": shape, "__module__": __name__, "__doc__": case.__doc__}
+        members: dict[str, Any] = {"shape": shape, "__test__": True, "__module__": __name__, "__doc__": case.__doc__}
         for name in dir(case):
             if name.startswith("check") and callable(getattr(case, name)):
                 members[f"test_{name}"] = getattr(case, name)

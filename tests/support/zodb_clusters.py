@@ -38,6 +38,7 @@ COPIES = Shape(2, 1)
 POSTGRESQL = Shape(2, 1, servers=("postgresql", "postgresql"))
 MARIADB = Shape(2, 1, servers=("mariadb", "mariadb"))
 MIXED = Shape(2, 1, servers=("mariadb", "postgresql"))
+MYSQL = Shape(2, 1, servers=("mysql", "mysql"))
 
 
 PATIENT = {"silence": "30s", "grace": "30s", "overdue": "2m"}
@@ -138,7 +139,7 @@ class Pool:
             cls._zygote = None
 
 
-POOLS = {shape: Pool(shape) for shape in (ONE, TWO, COPIES, MARIADB, POSTGRESQL, MIXED)}
+POOLS = {shape: Pool(shape) for shape in (ONE, TWO, COPIES, MARIADB, POSTGRESQL, MIXED, MYSQL)}
 
 
 @contextmanager
@@ -155,6 +156,7 @@ def cluster(shape: Shape) -> Iterator[QuickCluster]:
 class OnCluster:
     """Mixed into ZODB's test cases: `self._storage` on a fresh cluster of `shape`."""
 
+    __test__ = False  # but what `zodb_cases.make` makes of it: a module of tests may import cases
     shape: Shape = ONE
     options: dict[str, Any] = {}  # noqa: RUF012 - never changed
 
