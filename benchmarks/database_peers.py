@@ -1,6 +1,7 @@
 """Ours on each of its back ends, and the peers that keep their objects on the same servers.
 
-MariaDB and PostgreSQL are private and fresh for each, with the durable settings of their makers, as in the tests.
+MariaDB, MySQL and PostgreSQL are private and fresh for each, with the durable settings of their makers, as in the tests.
+MySQL has a binary log then, MariaDB none.
 """
 
 import subprocess
@@ -13,9 +14,10 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from benchmarks.environments import NEOPY, RELSTORAGE, python_of
+from benchmarks.environments import NEOPY, RELSTORAGE, Unavailable, python_of
 from benchmarks.peers import NeoPeer
 from neo_admin.ports import free_ports
+from support.mysql_server import MYSQL, MySQL
 from support.servers import MariaDB, PostgreSQL, Server
 
 STOP_S = 20.0
@@ -53,6 +55,8 @@ class Ours(NeoPeer):
 
     def prepare(self) -> Path:
         """Return our own interpreter."""
+        if self._kind is MySQL and MySQL not in MYSQL:
+            raise Unavailable("`make servers` has found no packages of MySQL")
         return Path(sys.executable)
 
     def start(self, directory: Path) -> None:
@@ -154,7 +158,7 @@ class NeopyMariadb:
         self._server.end()
 
 
-SQLITE, MARIADB, POSTGRESQL = "NEO on SQLite", "NEO on MariaDB", "NEO on PostgreSQL"
+SQLITE, MARIADB, MYSQL_NAME, POSTGRESQL = "NEO on SQLite", "NEO on MariaDB", "NEO on MySQL", "NEO on PostgreSQL"
 RELSTORAGE_NAME, NEOPY_NAME = RelStoragePostgresql.name, NeopyMariadb.name
 
 
@@ -163,6 +167,7 @@ def database_peers() -> list[DatabasePeer]:
     return [
         Ours(SQLITE, None),
         Ours(MARIADB, MariaDB),
+        Ours(MYSQL_NAME, MySQL),
         Ours(POSTGRESQL, PostgreSQL),
         RelStoragePostgresql(),
         NeopyMariadb(),

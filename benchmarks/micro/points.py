@@ -1,4 +1,4 @@
-"""What a read of one revision of 128 bytes costs a storage on MariaDB and PostgreSQL, by the ways to wait for it.
+"""What a read of one revision of 128 bytes costs a storage on each kind of server, by the ways to wait for it.
 
     .venv/bin/python benchmarks/micro/points.py          after `make servers`
 
@@ -29,7 +29,8 @@ from neo_storage.core.events import Loads, PointsRead, ReadPoints
 from neo_storage.native import Door
 from neo_storage.points import PointReads, ThreadReads, point_reads
 from support.backend_contract import END, P0, commit, write
-from support.servers import MariaDB, PostgreSQL, backend_on
+from support.server_kinds import EVERY
+from support.servers import backend_on
 
 OBJECTS = 6000
 READS = 1500
@@ -85,7 +86,7 @@ def at_once(load: Callable[[int], object], oids: list[int]) -> float:
 def main() -> None:
     """Run it."""
     keep_alive = gevent.spawn(gevent.sleep, 10**6)
-    for kind in (MariaDB, PostgreSQL):
+    for kind in EVERY:
         server = kind()
         backend = backend_on(server, server.new_database())
         assert isinstance(backend, ServerBackend)
