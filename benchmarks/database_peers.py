@@ -1,6 +1,6 @@
 """Ours on each of its back ends, and the peers that keep their objects on the same servers.
 
-MariaDB, MySQL and PostgreSQL are private and fresh for each, with the durable settings of their makers, as in the tests.
+MariaDB, MySQL and PostgreSQL are private and fresh for each, with the durable settings of their makers as in tests.
 MySQL has a binary log then, MariaDB none.
 """
 
