@@ -19,9 +19,10 @@ from ZODB.DB import DB
 from neo_storage.backends.mysql.backend import LOCK
 from support.cluster import PROGRAMS, START_DEADLINE_S, Cluster
 from support.ports import hold_ports
+from support.server_kinds import EVERY
 from support.servers import MariaDB, PostgreSQL, Server
 
-KINDS = pytest.mark.parametrize("kind", [MariaDB, PostgreSQL])
+KINDS = pytest.mark.parametrize("kind", EVERY)
 USED = "is in use by"
 TAKEN = "was taken over by another process"
 

@@ -14,21 +14,22 @@ from transaction.interfaces import TransientError
 from neo_client.errors import NoSpaceError
 from support.cluster import Cluster
 from support.filling import Committer, check_restart, fill, small_file_system
+from support.server_kinds import EVERY
 from support.servers import MariaDB, PostgreSQL, Server
 
-DISK_MB = 256
-KINDS = pytest.mark.parametrize("kind", [MariaDB, PostgreSQL])
+DISK_MB = {"mariadb": 256, "postgresql": 256, "mysql": 512}
+KINDS = pytest.mark.parametrize("kind", EVERY)
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
 pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
-def small_disk() -> Iterator[Path]:
+def small_disk(kind: type[Server]) -> Iterator[Path]:
     """A directory on a file system of DISK_MB, where other users than root get to."""
     folder = Path(tempfile.mkdtemp(prefix="neo-small-", dir="/tmp"))
     folder.chmod(0o755)
     try:
-        with small_file_system(folder / "disk", DISK_MB) as disk:
+        with small_file_system(folder / "disk", DISK_MB[kind.kind]) as disk:
             yield disk
     finally:
         shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""MariaDB and PostgreSQL as they are in life: unsafe, shared by mistake, gone and back; and the plans they choose."""
+"""MariaDB, MySQL and PostgreSQL as they are in life: unsafe, shared by mistake, gone and back."""
 
 import threading
 import time
@@ -17,6 +17,7 @@ from neo_storage.backends.dialect import Statement
 from neo_storage.backends.server import ServerBackend
 from support.backend_contract import P0, T1, T2, commit, write
 from support.cluster import Cluster
+from support.mysql_server import MYSQL
 from support.server_kinds import EVERY
 from support.servers import MariaDB, PostgreSQL, Server, backend_on
 
@@ -39,25 +40,52 @@ def opened(server: Server, database: str, **options: Any) -> ServerBackend:
     return backend
 
 
-def test_unsafe_settings_are_refused_by_name_unless_they_are_accepted() -> None:
-    server = MariaDB.shared()
+UNSAFE = [
+    (MariaDB, "SET GLOBAL innodb_flush_log_at_trx_commit = {}", ("2", "1"), "trx_commit is 2, must be 1"),
+    *(
+        (kind, *words)
+        for kind in MYSQL
+        for words in (
+            ("SET GLOBAL innodb_flush_log_at_trx_commit = {}", ("2", "1"), "trx_commit is 2, must be 1"),
+            ("SET GLOBAL sync_binlog = {}", ("0", "1"), "sync_binlog is 0, must be 1"),
+            ("ALTER INSTANCE {} INNODB REDO_LOG", ("DISABLE", "ENABLE"), "redo log is off: ALTER INSTANCE ENABLE"),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "text", "words", "said"), UNSAFE)
+def test_unsafe_settings_are_refused_by_name_unless_they_are_accepted(
+    kind: type[Server], text: str, words: tuple[str, str], said: str
+) -> None:
+    server = kind.shared()
     database = server.new_database()
-    server.execute("SET GLOBAL innodb_flush_log_at_trx_commit = 2")
+    unsafe, safe = words
+    server.execute(text.format(unsafe))
     try:
-        with pytest.raises(BackendError, match="innodb_flush_log_at_trx_commit is 2, must be 1"):
+        with pytest.raises(BackendError, match=said):
             opened(server, database)
         opened(server, database, is_unsafe=True).close()
     finally:
-        server.execute("SET GLOBAL innodb_flush_log_at_trx_commit = 1")
+        server.execute(text.format(safe))
     opened(server, database).close()
     server.give_back(database)
 
 
-def test_what_an_operator_has_set_for_all_sessions_does_not_reach_ours() -> None:
+@pytest.mark.parametrize(
+    ("kind", "isolation", "limit", "short"),
+    [
+        (MariaDB, "tx_isolation", "max_statement_time", "0.5"),
+        *((kind, "transaction_isolation", "max_execution_time", "500") for kind in MYSQL),
+    ],
+)
+def test_what_an_operator_has_set_for_all_sessions_does_not_reach_ours(
+    kind: type[Server], isolation: str, limit: str, short: str
+) -> None:
     """Another isolation makes snapshots of several moments; limits of time end long statements, and idle nights."""
-    server = MariaDB.shared()
+    server = kind.shared()
     database = server.new_database()
-    names = {"tx_isolation": "'READ-COMMITTED'", "max_statement_time": "0.5", "wait_timeout": "60"}
+    names = {isolation: "'READ-COMMITTED'", limit: short, "wait_timeout": "60"}
     before = {name: server.execute(f"SELECT @@global.{name}")[0][0] for name in names}
     for name, value in names.items():
         server.execute(f"SET GLOBAL {name} = {value}")
@@ -66,7 +94,7 @@ def test_what_an_operator_has_set_for_all_sessions_does_not_reach_ours() -> None
         backend.apply([commit(T1, write(0, b"a"))], 0)
         db = backend.database()
         with db.errors("asking"):
-            assert db.one(Statement("SELECT @@tx_isolation, @@max_statement_time, @@wait_timeout")) == (
+            assert db.one(Statement(f"SELECT @@{isolation}, @@{limit}, @@wait_timeout")) == (
                 "REPEATABLE-READ",
                 0,
                 31_536_000,
