@@ -8,6 +8,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
+# Those that run daemons wait for them half of the time.
+SLOW_JOBS ?= 3
 
 CONFIGS := requirements-dev.txt $(wildcard packages/*/pyproject.toml) packages/neo-common/setup.py
 COMPILED := $(wildcard packages/neo-common/src/neo_common/*/*.pyx packages/neo-common/src/neo_common/*/*.pxd) \
@@ -19,7 +21,7 @@ FAST := $(wildcard tests/unit tests/property tests/simulation tests/transcripts)
 check: lint fast
 
 test: check servers
-	$(BIN)/pytest --no-skips -q -m slow -n $(JOBS) --dist loadgroup
+	$(BIN)/pytest --no-skips -q -m slow -n $(SLOW_JOBS) --dist loadgroup
 
 soak: servers
 	$(BIN)/pytest -q -rA -m soak tests/nemesis tests/zodb
