@@ -520,7 +520,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         ("pair_0rep", "pair_1rep", "three_2rep"),
         storage=always("is_withdrawn", True, "votes"),
         plan=((Unvote, "lead"), (Unvote, "cut")),
-        first_run=32,
+        first_run=121,
     ),
     "no_attempts": Mutation(
         "recovery counts votes of different attempts together",
@@ -545,7 +545,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         master=always("is_abort_durable", True),
         kinds=("power", "count"),
         plan=((AbortDone, "blackout"),),
-        first_run=8,
+        first_run=82,
     ),
     "vote_before_durable": Mutation(
         "the lead answers before itself is durable",
@@ -590,7 +590,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         "readCurrent is checked, not locked",
         ("current",),
         storage=instead("take", _take_exclusive_only, "locks"),
-        first_run=11,
+        first_run=141,
     ),
     "reads_unchecked": Mutation(
         "readCurrent is locked, not checked", ("current",), storage=_check_no_reads, first_run=1
@@ -612,26 +612,26 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         ("crowd", "rebuild", "read_1rep"),
         storage=instead("_next_range", _skip_a_range, "copies"),
         kinds=("crash", "power"),
-        first_run=6,
+        first_run=32,
     ),
     "digests_wrong": Mutation(
         "all ranges are called equal",
         ("crowd", "rebuild", "read_1rep"),
         storage=instead("on_compared", _all_are_equal, "copies"),
-        first_run=6,
+        first_run=41,
     ),
     "resumed_too_far": Mutation(
         "a copy goes on above what it has not compared",
         ("crowd", "rebuild", "read_1rep"),
         storage=instead("resume_from", _resume_at_the_end, "copies"),
-        first_run=8,
+        first_run=54,
     ),
     "excess_kept": Mutation(
         "who copies keeps what the source has not",
         ("crowd", "rebuild", "read_1rep"),
         storage=instead("write", _write_without_drops, "copies"),
         kinds=("power",),
-        first_run=15,
+        first_run=41,
     ),
     "copy_not_saved": Mutation(
         "a cell is ready before what it has copied is durable",
@@ -662,40 +662,40 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         "Commit is not sent to a cell that joins",
         ("chain", "read_1rep"),
         master=instead("publish", _commit_to_readable_only),
-        first_run=2,
+        first_run=13,
     ),
     "demote_last": Mutation(
         "the last readable cell can be put out of date",
         ("read_0rep", "chain"),
         master=instead("may_demote", _may_demote_last),
-        first_run=1,
+        first_run=18,
     ),
     "finish_after_abort": Mutation(
         "Finish is accepted after an abort",
         ("abort_C", "pair_0rep"),
         master=instead("is_dead", _is_dead_without_aborts),
-        first_run=77,
+        first_run=427,
     ),
     "unordered_locks": Mutation(
         "one client locks in another order",
         ("pair_0rep",),
         client=both(instead("_lock_order", _reverse_locks), always("_out_of_order", False)),
         slow=("S>C",),
-        first_run=52,
+        first_run=445,
     ),
     "no_wake": Mutation("waiters are not woken", ("pair_0rep",), storage=nothing("wake", "locks"), first_run=4),
     "unvote_not_forwarded": Mutation(
         "Unvote stays at the lead",
         ("pair_1rep", "three_2rep"),
         storage=instead("nodes_to_forget", _only_me, "votes"),
-        first_run=15,
+        first_run=367,
     ),
     "no_ceiling": Mutation(
         "a new primary starts above the tids that it finds",
         ("apart", "causal"),
         master=always("former_ceiling", NO_TID),
         kinds=("power", "clock"),
-        first_run=28,
+        first_run=180,
     ),
     "no_lease": Mutation(
         "a fenced primary still answers its clients",
@@ -720,6 +720,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         master=always("tail_for", ()),
         kinds=("power",),
         plan=((FinishDone, "blackout"),),
+        first_run=1267,
     ),
     "recovery_unordered": Mutation(
         "recovery orders what is in doubt at will",
@@ -761,7 +762,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
             instead("is_join_complete", lambda core, original, join: join.data, "tables"),
         ),
         kinds=("crash", "cut"),
-        first_run=8,
+        first_run=139,
     ),
     "joining_not_awaited": Mutation(
         "votes do not wait for a cell that joins",
@@ -793,7 +794,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         storage=always("is_superseded", False, "votes"),
         plan=((Fwd, "overdue"), (SAbort, "desert")),
         slow=("S>S",),
-        first_run=0,
+        first_run=636,
     ),
     "early_attempt_forgotten": Mutation(
         "tpc_vote raises although an earlier attempt may be fully voted",
@@ -823,7 +824,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         ("mixed", "three_1rep", "read_1rep"),
         client=always("_load_cut", NO_TID),
         slow=("M>S",),
-        first_run=99,
+        first_run=197,
     ),
     "no_grace": Mutation(
         "recovery does not wait for clients (decides at once)",
@@ -903,7 +904,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         client=always("_mode", Mode.C),
         kinds=("power", "crash"),
         plan=((VoteDone, "orphan"),),
-        first_run=48,
+        first_run=156,
     ),
     "fate_unsought": Mutation(
         "a client is told ABORTED of what nobody remembers, without asking history",
