@@ -1,6 +1,6 @@
-"""The suite of every back end on a server that somebody names in NEO_TEST_MYSQL: MySQL itself, for one.
+"""The suite of every back end on a server that somebody names in NEO_TEST_MYSQL.
 
-Without that there is nothing here: no server of MySQL's can be had where NEO is tested.
+Without that there is nothing here. (Private servers of MySQL are in `test_server_contract`, where there are any.)
 """
 
 import os

@@ -1,4 +1,4 @@
-"""MariaDB or MySQL: what is chosen for each by what the server says of itself. The latter is not here to be tried."""
+"""MariaDB or MySQL: what is chosen for each by what the server says of itself."""
 
 import pytest
 

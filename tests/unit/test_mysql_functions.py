@@ -18,7 +18,7 @@ BOTH_HAVE = {
     *("coalesce", "concat", "count", "greatest", "left", "max", "min", "sum"),
     *("connection_id", "database", "get_lock", "is_used_lock", "sha2"),
 }
-"""Tried with MariaDB 10.11 and MySQL 9.7."""
+"""Tried with MariaDB 10.11 and MySQL 8.0, 8.4 and 9.7."""
 SYNTAX = {"values", "varbinary", "varchar"}
 
 

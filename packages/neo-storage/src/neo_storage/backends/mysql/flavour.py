@@ -1,6 +1,6 @@
 """MariaDB or MySQL: which server it is, and what we do otherwise for it. Pure.
 
-Tested are MariaDB's; MySQL's (8.0, 8.4) are from its documentation: docs/backends.md, MySQL.
+Which versions were tried: docs/backends.md, MySQL.
 """
 
 import re
