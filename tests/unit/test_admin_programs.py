@@ -5,10 +5,13 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
+from neo_admin import local
 from neo_admin.core.programs import Paths, nodes_of_host, supervisord_conf
 from neo_admin.core.watch import AdminCore, Relay, Relayed
 from neo_admin.shell import admin_hello
+from neo_client.zodburi import parse_uri
 from neo_common.config.loader import load
 from neo_common.core import Connected, Log, Lost, Received, Send, Tick
 from neo_common.errors import ConfigError, DeadlinePassed, RequestFailed
@@ -156,3 +159,13 @@ def test_ticks_and_other_peers_change_nothing() -> None:
     for event in (Tick(), Connected(CLI, HELLO), Lost(CLI, "bye")):
         assert core.handle(event) == []
     assert repr(core) == before
+
+
+@pytest.mark.parametrize("address", ["db1:10010", "[::1]:10010", "unix:/var/run/neo/m1.socket"])
+def test_the_uri_that_neoadmin_prints_opens_the_cluster(tmp_path: Path, address: str) -> None:
+    masters = {"m1": {"address": address}, "m2": {"address": "db2:10010"}}
+    tree = {"cluster": {"name": "my shop"}, "masters": masters, "storages": {"s1": {"address": "db1:10020"}}}
+    file = tmp_path / "cluster.yaml"
+    file.write_text(yaml.safe_dump({**tree, "security": {"insecure": True}}))
+    found, rest = parse_uri(local.uri(load(file)))
+    assert (found["name"], found["masters"], rest) == ("my shop", (address, "db2:10010"), {})

@@ -122,7 +122,8 @@ def excuses(config: Config, supervisord: Supervisord) -> str:
 
 def uri(config: Config) -> str:
     """Return how zodburi and `neo_client.open` name the cluster."""
-    return f"neo://{quote(config.cluster.name, safe='')}@{','.join(config.master_addresses)}"
+    masters = ",".join(quote(address, safe=":[]") for address in config.master_addresses)  # the / of a Unix socket
+    return f"neo://{quote(config.cluster.name, safe='')}@{masters}"
 
 
 def zconfig(config: Config) -> str:
