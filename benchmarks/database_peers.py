@@ -44,7 +44,7 @@ class DatabasePeer(Protocol):
 
 
 class Ours(NeoPeer):
-    """This project: one master, one storage, started as an operator would."""
+    """This project: one master, one storage, started as an operator would; at Unix sockets, as the peers' servers."""
 
     def __init__(self, name: str, kind: type[Server] | None) -> None:
         """*kind* of the database's server; None: SQLite."""
@@ -62,14 +62,13 @@ class Ours(NeoPeer):
     def start(self, directory: Path) -> None:
         """Write a configuration with that database, and start it."""
         storage: dict[str, Any] = {}
-        ports = free_ports(2)
         if self._kind is not None:
             self._server = self._kind(OPTIONS.get(self._kind))
             storage["database"] = self._server.settings(self._server.new_database())
         tree = {
             "cluster": {"name": "bench", "partitions": 12, "replicas": 0},
-            "masters": {"m1": {"address": f"127.0.0.1:{ports[0]}"}},
-            "storages": {"s1": {"address": f"127.0.0.1:{ports[1]}", **storage}},
+            "masters": {"m1": {"address": f"unix:{directory}/m1.socket"}},
+            "storages": {"s1": {"address": f"unix:{directory}/s1.socket", **storage}},
         }
         (directory / "cluster").mkdir()
         (directory / "cluster" / "cluster.yaml").write_text(yaml.safe_dump(tree))
