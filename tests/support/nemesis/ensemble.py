@@ -3,6 +3,7 @@
 import contextlib
 import os
 import struct
+import time
 from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
@@ -22,6 +23,7 @@ from neo_common.wire.schema import (
     AskTransactions,
     ChangeKind,
     Error,
+    ErrorCode,
     NodeInfo,
 )
 from support.cluster import Cluster
@@ -37,6 +39,12 @@ from support.zygote import Zygote
 IMAGE_MB = 96
 MANAGED_IMAGE_MB = 384
 MANAGED = "managed"
+CELLS_PAUSES_S = (1.0, 3.0, 10.0)
+"""Before what the storages hold is read again: a new primary takes over meanwhile."""
+
+
+class AnotherReign(Exception):
+    """The primary that was asked for the table is none any more."""
 
 
 class Ensemble(Cluster):
@@ -175,7 +183,18 @@ class Ensemble(Cluster):
         return ""
 
     def cells(self) -> dict[str, dict[int, list[Any]]]:
-        """Return what each storage holds of each of its partitions: its transactions, with all revisions and values."""
+        """Return what each storage holds of each of its partitions: its transactions, with all revisions and values.
+
+        After hours that takes minutes: when another reign begins meanwhile, it is read again.
+        """
+        for pause_s in CELLS_PAUSES_S:
+            try:
+                return self._cells()
+            except AnotherReign:
+                time.sleep(pause_s)
+        return self._cells()
+
+    def _cells(self) -> dict[str, dict[int, list[Any]]]:
         _, nodes, table, epoch = self.snapshot()
         found: dict[str, dict[int, list[Any]]] = {}
         for name in self.storages:
@@ -204,6 +223,8 @@ def _transactions(storage: RawConnection, epoch: Epoch, partition: Partition) ->
     start = Tid(0)
     while True:
         answer = storage.ask(AskTransactions(epoch, (partition,), start, MAX_TID, False, True, True, 1000), 60)
+        if isinstance(answer, Error) and answer.code == ErrorCode.EPOCH:
+            raise AnotherReign(answer.text)
         assert not isinstance(answer, Error), answer
         yield from answer.transactions
         if not answer.next:
