@@ -69,6 +69,13 @@ def remove(cluster: Cluster, name: str) -> None:
     raise AssertionError(f"no directory of {name} in {sorted(p.name for p in cluster.directory.rglob('*'))}")
 
 
+def wait_decided(cluster: Cluster, name: str) -> None:
+    """Wait until a storage knows the tids of all that it has voted: a client hears them at the same time, or sooner."""
+    deadline = time.monotonic() + DEADLINE_S
+    while voted := told(cluster, "debug", name)["core"]["voted"]:
+        assert time.monotonic() < deadline, f"{name} has not heard what became of {voted}\n{cluster.logs()}"
+
+
 def wait_state(cluster: Cluster, name: str, state: str) -> None:
     """Wait until a storage is in that state."""
     deadline = time.monotonic() + DEADLINE_S
@@ -84,6 +91,7 @@ def test_the_copy_that_was_behind_goes_on_and_the_other_is_kept_out(tmp_path: Pa
     """s1 was away, s2 went on alone and is gone: s1 goes on. s2 comes back, and is let in only to be made equal."""
     with Cluster(tmp_path, masters=1, storages=2, replicas=1, partitions=4) as cluster:
         kept = commit(cluster, old=1)
+        wait_decided(cluster, "s1")
         cluster.kill("s1")
         lost = commit(cluster, old=2, new=2)
         cluster.kill("s2")

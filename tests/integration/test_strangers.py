@@ -24,6 +24,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
     settings = {"limits": {"strangers": STRANGERS, "hello": HELLO_BYTES}, "timeouts": {"handshake": "30s"}}
     directory = tmp_path_factory.mktemp("cluster")
     with Cluster(directory, storages=1, admins=1, protection=request.param, settings=settings) as running:
+        running.wait_listening("a1")
         yield running
 
 

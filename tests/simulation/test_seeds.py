@@ -35,6 +35,8 @@ from support.world import Process
         ("pair_1rep", 500323, 4),
         # Of the simulator: a client believed a storage that repeated the id which a master had just replaced.
         ("m3_2rep", 20000204, 4),
+        # A cell that was no more in use answered what it was asked before: another took it for equal, holes and all.
+        ("m3_2rep", 95000511, 4),
     ],
 )
 def test_what_once_failed_does_not(scenario: str, seed: int, fault_count: int) -> None:

@@ -423,6 +423,8 @@ class Storing(Seeker):
     def _read(self, read: ReadRange, incarnation: int) -> None:
         if not self.alive or self.incarnation != incarnation:
             return
+        if not self.core.giving.may_say(read):
+            return
         reader, question = self.disk.backend.range_reader(), read.packet
         if isinstance(question, Compare):
             self.send(read.peer, compare(reader, question, len(self._reads)))

@@ -20,6 +20,7 @@ from neo_common.wire.schema import (
 )
 from neo_storage.backends.base import Place
 from neo_storage.core.copying import difference, spans
+from neo_storage.core.events import ReadRange
 from neo_storage.core.settings import StorageSettings
 from support.histories import HISTORY, fill, is_same, transaction
 from support.storage_rig import (
@@ -265,6 +266,28 @@ def test_source_that_is_lost_is_replaced_at_once() -> None:
     (first,) = {s.peer for s in sent if isinstance(s.packet, Compare)}
     again = two.lose(first)
     assert [s.peer for s in again if isinstance(s.packet, Compare)] == [S1 + S3 - first]
+
+
+def test_source_that_is_not_readable_any_more_is_replaced_at_once() -> None:
+    """Its cell may be erased meanwhile: what it does not find would be taken for equal."""
+    good = ((S1, U), (S3, U), (S2, O))
+    two = Rig(S2, SMALL)
+    two.serve(table(good, ((S1, U), (S3, U))))
+    sent = two.connect(S1, S3)
+    (first,) = {s.peer for s in sent if isinstance(s.packet, Compare)}
+    (question,) = of(sent, Compare)
+    rest = tuple(cell for cell in good if cell[0] != first)
+    again = two.set_table(table(rest, ((S1, U), (S3, U)), ptid=2)) + two.tick(0.1)
+    assert [s.peer for s in again if isinstance(s.packet, Compare)] == [S1 + S3 - first]
+    assert of(two.receive(first, Compared(P0, question.number, Tid(40), 0, (), 0)), CaughtUp) == []
+
+
+def test_cell_that_left_the_table_while_it_was_read_says_nothing() -> None:
+    one = Rig(S1).serve(table(((S1, U), (S2, O)), ((S1, U),)), S2)
+    read = ReadRange(S2, 0, Compare(E1, OUT.version, P0, 5, Tid(1), T2, ()), 0)
+    assert one.core.giving.may_say(read)
+    one.set_table(table(((S2, U),), ((S1, U),), ptid=2))
+    assert not one.core.giving.may_say(read)
 
 
 def test_silent_source_is_given_up() -> None:

@@ -214,6 +214,8 @@ class StorageShell(Shell):
         self.post(Durable(position))
 
     def _answered(self, read: ReadRange, packet: Packet) -> None:
+        if not self.core.giving.may_say(read):
+            return
         if isinstance(packet, PullNo):
             log.error("peer=%s partition=%s cannot be given: %s", read.peer, packet.partition, packet.text)
         if read.request:

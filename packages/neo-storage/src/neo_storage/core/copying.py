@@ -158,6 +158,9 @@ class Copies:
             self._reached.clear()
         for p in [p for p in self.copies if not self._is_wanted(self.copies[p])]:
             del self.copies[p]
+        for p, copy in list(self.copies.items()):
+            if copy.step not in (Step.WAIT, Step.SAVE) and copy.source not in ground.image.table.readable(p):
+                self._fail(copy, "its cell is not readable any more")  # it may be erased meanwhile
         for p in [p for p in self._reached if ground.mine(p) is None]:
             del self._reached[p]  # the cell was dropped, and is being erased
         if ground.serving:

@@ -37,6 +37,14 @@ class Giving:
         """Look for a transaction by its ttid. The primary asks readable cells only."""
         self._ground.order(ReadRange(master, 0, m, self._ground.last_op))
 
+    def may_say(self, read: ReadRange) -> bool:
+        """Return whether what was read for others may be said. To be asked when it is there.
+
+        A cell that left the table while it was read may be half erased: what was not found would be taken for equal.
+        Who has asked hears of that table too, and asks another.
+        """
+        return not isinstance(read.packet, Pull | Compare) or self._ground.is_readable(read.packet.partition)
+
     def is_good(self, peer: NodeId, m: Pull | Compare) -> bool:
         """Return whether this cell may be copied; tell *peer* if not."""
         ground = self._ground
