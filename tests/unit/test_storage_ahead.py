@@ -66,6 +66,7 @@ from support.storage_rig import (
 BIG = b"a" * PIECE_BYTES + b"b" * PIECE_BYTES + b"end"
 OUT = table(((S1, U), (S2, O)), ((S2, U), (S1, U)))
 LED = table(((S2, U), (S1, U)), ((S2, U), (S1, U)), ptid=2)
+LEADS_AGAIN = table(((S1, U), (S2, U)), ((S2, U), (S1, U)), ptid=3)
 OUT2 = table(((S1, U), (S2, O)), ((S2, U), (S1, U)), ptid=2)
 JOINS3 = table(((S1, U), (S2, J)), ((S2, U), (S1, U)), ptid=3)
 JOINS = table(((S1, U), (S2, J)), ((S2, U), (S1, U)), ptid=2)
@@ -306,6 +307,35 @@ def test_former_lead_keeps_what_went_ahead_until_its_client_says() -> None:
     for rig in rigs.values():
         assert not rig.core.image.tentative.ttids()
         assert not rig.cut
+
+
+@pytest.mark.parametrize("missed", [store(write(2, 0, b"new"), first=1), piece(2, 0)])
+def test_lead_that_has_not_led_meanwhile_votes_nothing_that_was_replaced(missed: Packet) -> None:
+    """What comes while it does not lead is left; with what came before, the vote would have an old value."""
+    rig = Rig().serve(PAIR, S2)
+    rig.receive(C1, store(write(0), write(2, 0, b"old")))
+    rig.set_table(LED)
+    rig.stable(LED)
+    assert rig.receive(C1, missed) == []
+    assert not rig.core.image.tentative.ttids()
+    rig.set_table(LEADS_AGAIN)
+    rig.stable(LEADS_AGAIN)
+    assert of(rig.receive(C1, vote(tentative={0: 2}, version=LEADS_AGAIN.version)), Fwd) == []
+    assert rig.cut == [C1]
+    assert not rig.core.image.voted
+
+
+def test_lead_votes_no_value_whose_pieces_came_while_it_did_not_lead() -> None:
+    rig = Rig().serve(PAIR, S2)
+    rig.set_table(LED)
+    rig.stable(LED)
+    send_pieces(rig, 2)
+    rig.set_table(LEADS_AGAIN)
+    rig.stable(LEADS_AGAIN)
+    rig.receive(C1, store(write(0), big(2)))
+    assert of(rig.receive(C1, vote(tentative={0: 2}, version=LEADS_AGAIN.version)), Fwd) == []
+    assert rig.cut == [C1]
+    assert not rig.core.image.voted
 
 
 def test_cell_that_joins_again_is_sent_all_that_went_ahead() -> None:

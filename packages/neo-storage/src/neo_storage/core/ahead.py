@@ -67,7 +67,7 @@ class Ahead:
             self._wrong.pop(m.ttid, None)
             self.drop_of(client, m.ttid, m.partition)
             return
-        if not self._is_wanted(m.ttid, m.partition):
+        if not self._is_wanted(client, m.ttid, m.partition):
             return
         if not self._ground.image.tentative.takes_store(m.ttid, m.partition, m.first):
             self._gap_unless_over(client, m.ttid)
@@ -89,7 +89,7 @@ class Ahead:
         if not self._ground.image.table.partitions:
             return
         partition = self._ground.partition(m.oid)
-        if not self._is_wanted(m.ttid, partition):
+        if not self._is_wanted(client, m.ttid, partition):
             return
         if not self._ground.image.tentative.takes_piece(m.ttid, m.oid, m.offset, len(m.value)):
             self._gap_unless_over(client, m.ttid)
@@ -114,10 +114,14 @@ class Ahead:
         wrong = self._wrong.get(ttid)
         return None if wrong is None else (wrong.code, wrong.text)
 
-    def _is_wanted(self, ttid: Ttid, partition: Partition) -> bool:
+    def _is_wanted(self, client: NodeId, ttid: Ttid, partition: Partition) -> bool:
         if ttid.session in self._ground.gone or ttid in self._ground.image.decisions:
             return False
-        return self._ground.leads(partition)
+        if self._ground.leads(partition):
+            return True
+        # What is here is no longer all that came: a vote must not take it, should this node lead again by then.
+        self.drop_of(client, ttid, partition)
+        return False
 
     def _came(self, peer: NodeId, ttid: Ttid, partition: Partition) -> None:
         self._from.setdefault(ttid, {})[partition] = _Source(peer, self._ground.now)

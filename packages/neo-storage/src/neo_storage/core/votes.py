@@ -93,7 +93,7 @@ class Votes:
         if problem is not None:
             self._ground.send(client, Refused(m.ttid, m.attempt, parts, *problem))
             return
-        if not self._is_whole(m.ttid, complete):
+        if not self._is_whole(m, complete):
             self._ahead.gap(client, m.ttid)
             return
         wants: list[Want] = [(w.oid, LockMode.X) for _, writes in complete for w in writes]
@@ -214,13 +214,15 @@ class Votes:
             given_tid=m.given_tid,
         )
 
-    def _is_whole(self, ttid: Ttid, complete: list[tuple[Work, tuple[Write, ...]]]) -> bool:
+    def _is_whole(self, m: Vote, complete: list[tuple[Work, tuple[Write, ...]]]) -> bool:
         tentative = self._ground.image.tentative
         for w, writes in complete:
             if len(writes) != w.tentative + len(w.writes):
                 return False
+            if w.tentative and not tentative.complete(self.record(m, w), 0).whole:
+                return False  # a write came, and the pieces of its value did not
             for write in w.writes:
-                if write.data.size and not write.data.value and not tentative.value(ttid, write.oid)[0]:
+                if write.data.size and not write.data.value and not tentative.value(m.ttid, write.oid)[0]:
                     return False
         return True
 
