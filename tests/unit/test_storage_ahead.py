@@ -486,6 +486,19 @@ def test_too_few_pieces_fail_the_vote() -> None:
     assert only(rig.receive(C1, vote(big(0))), Refused).code == ErrorCode.CORRUPTED
 
 
+@pytest.mark.parametrize("value", [b"small", b""])
+def test_small_value_replaces_one_in_pieces(value: bytes) -> None:
+    rig = Rig().serve()
+    send_pieces(rig, 0)
+    rig.receive(C1, store(big(0)))
+    rig.receive(C1, store(write(0, 0, value)))
+    rig.receive(C1, vote(tentative={0: 1}))
+    assert only(rig.flush(), Voted)
+    rig.commit(T1)
+    rig.settle()
+    assert rig.backend.state.cells[P0][Oid(0)][0].data == data(value)
+
+
 def test_pieces_with_a_wrong_checksum_fail_the_vote() -> None:
     rig = Rig().serve()
     send_pieces(rig, 0)

@@ -222,6 +222,8 @@ class Tentative:
                 chunk = Chunk(position, i)
                 size += len(write.data.value)
                 write = write._replace(data=write.data._replace(value=b""))
+            if chunk is not None or not write.data.size:  # no pieces: those that came are of a value stored before
+                ahead.chains.pop(write.oid, None)
             writes.append((write, chunk))
         ahead.store_bytes[record.partition] = ahead.store_bytes.get(record.partition, 0) + size
 
