@@ -338,6 +338,39 @@ def test_a_promotion_that_is_taken_back_is_held_by_no_master() -> None:
     assert promoted.version not in held
 
 
+# ---------------------------------------------------------------------------------------------- packs
+
+
+def ordered(r: Majority) -> Tid:
+    """Have a client order a pack of which neither S2 nor another master hears; return where it goes to."""
+    tid = r.commit(C1)
+    r.say(C1, s.Heard(tid))
+    for master in (M2, M3):
+        r.answers[master].discard(s.Hold)
+    r.storages[S2].answers.discard(s.Pack)
+    assert r.ask(C1, s.AskPack(tid, "")) is None
+    return tid
+
+
+def test_a_pack_is_not_promised_when_another_primary_may_not_hear_of_it() -> None:
+    """S1 has the order. The others may have come to power by now with S2, without S1: it was packed less far there."""
+    r = running()
+    tid = ordered(r)
+    r.lose(S2)
+    assert (C1, 9) not in r.answered
+    held = r.last_to(M2, s.Hold).register
+    assert held.packed == tid
+    r.say(M2, s.Held(held.epoch, held.number, memory_of(M2)))
+    assert isinstance(r.answered[C1, 9], s.AnswerPack), "a majority of the masters has it"
+
+
+def test_a_pack_is_promised_when_every_cell_of_a_row_has_it() -> None:
+    r = running()
+    ordered(r)
+    r.say(S2, s.PackProgress(r.to(S2, s.Pack)[0].order, 0, 2, 0, 0))
+    assert isinstance(r.answered[C1, 9], s.AnswerPack)
+
+
 # ---------------------------------------------------------------------------------------------- what cannot be
 
 

@@ -506,6 +506,10 @@ class Calls(ABC):
         """A reign begins: have done what was missed of former packs (packs)."""
 
     @abstractmethod
+    def check_pack(self) -> None:
+        """Answer who has asked for a pack, if that may be by now (packs)."""
+
+    @abstractmethod
     def packs_storage_lost(self, storage: NodeId) -> None:
         """Do not wait for it any more (packs)."""
 

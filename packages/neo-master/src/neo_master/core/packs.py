@@ -105,15 +105,26 @@ class Packs(MasterBase):
             self.check_pack()
 
     def check_pack(self) -> None:
-        """Answer who has asked for the pack, when every storage in service has the order durably.
+        """Answer who has asked for the pack, when every storage in service has the order durably, and it is covered.
 
         One at least: whoever is there in the next reign hears of it then. When all are lost it waits for one to return.
         """
         if self.pack is not None and self.pack.progress and None not in self.pack.progress.values():
-            asked_by, self.pack.asked_by = self.pack.asked_by, []
-            for peer, request in asked_by:
-                self.send(peer, AnswerPack(self.pack.number, self.pack.tid), request)
+            if self.is_pack_covered(self.pack):
+                asked_by, self.pack.asked_by = self.pack.asked_by, []
+                for peer, request in asked_by:
+                    self.send(peer, AnswerPack(self.pack.number, self.pack.tid), request)
             self.pack.was_over |= self.is_pack_over(self.pack)
+
+    def is_pack_covered(self, order: PackOrder) -> bool:
+        """Whether nobody can come to power without hearing that it was ordered (register).
+
+        A storage that is lost is not waited for, though the table without it may never be held: another primary may
+        reign already, with just that storage.
+        """
+        if not self.is_quorum or self.is_row_in(n for n, p in order.progress.items() if p is not None):
+            return True
+        return self.proposed is not None and self.proposed.packed >= order.tid and self.is_majority(self.held)
 
     def packs_storage_lost(self, storage: NodeId) -> None:
         """Do not wait for it any more: it is told again when it comes back."""

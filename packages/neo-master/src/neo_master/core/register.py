@@ -270,6 +270,7 @@ class RegisterHolder(MasterBase):
             self.table_held(self.proposed_table)
         self.try_run()
         self.check_stable()
+        self.check_pack()
 
     def begin_starts(self) -> None:
         """Begin the reign at the storages, if masters hold what they must hold before.

@@ -370,6 +370,7 @@ class Tables(MasterBase):
             if ttid in self.sealing:
                 self.seal(ttid)
         self.answer_orders()
+        self.check_pack()
         self.pump()
 
     def tell_table(self) -> None:
