@@ -56,6 +56,8 @@ def test_what_once_failed_does_not(scenario: str, seed: int, fault_count: int) -
         # A pack was promised while there was no storage.
         ("abort_A", 1007, 4),
         ("alone", 1017, 4),
+        # One was promised by a primary whose register no other master held, when it had lost the other storage.
+        ("m3_tiny", 95000307, 4),
     ],
 )
 def test_what_once_failed_with_packs_does_not(scenario: str, seed: int, fault_count: int) -> None:
