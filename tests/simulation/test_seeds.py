@@ -37,6 +37,8 @@ from support.world import Process
         ("m3_2rep", 20000204, 4),
         # A cell that was no more in use answered what it was asked before: another took it for equal, holes and all.
         ("m3_2rep", 95000511, 4),
+        # The lead moved there and back while a value came again: half of that was left, and the vote took the rest.
+        ("one_1rep", 95000424, 4),
     ],
 )
 def test_what_once_failed_does_not(scenario: str, seed: int, fault_count: int) -> None:
