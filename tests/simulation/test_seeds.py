@@ -33,6 +33,8 @@ from support.world import Process
         ("m3_pair", 500087, 4),
         # Of the simulator: it took from a cell whose table, out of date, was not durable yet.
         ("pair_1rep", 500323, 4),
+        # An order that waited for a table took the steps of the one after it: a copy went that was still wanted.
+        ("rebuild", 85000812, 4),
         # Of the simulator: a client believed a storage that repeated the id which a master had just replaced.
         ("m3_2rep", 20000204, 4),
         # A cell that was no more in use answered what it was asked before: another took it for equal, holes and all.

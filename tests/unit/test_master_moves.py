@@ -287,6 +287,44 @@ def test_copies_are_added_and_taken_away() -> None:
     assert held(r) == {S1: 4, S2: 4, S3: 4}
 
 
+def busy_with_two_copies() -> Reign:
+    """A cluster whose table changes, until S2 has it durable: orders wait."""
+    r = with_admin(storages=2, partitions=4, replicas=1)
+    newcomer(r, S3)
+    r.storages[S2].answers.discard(s.SetPT)
+    change(r, s.ChangeKind.ADD, S3)
+    return r
+
+
+def go_on(r: Reign) -> None:
+    r.storages[S2].answers.add(s.SetPT)
+    r.say(S2, s.PtOk(r.core.pt.version))
+
+
+def test_a_copy_is_given_up_by_no_table_that_still_wants_it() -> None:
+    """Found by simulation: an order that waited took the steps of the one after it."""
+    r = busy_with_two_copies()
+    change(r, s.ChangeKind.PAUSE)
+    change(r, s.ChangeKind.TWEAK)
+    change(r, s.ChangeKind.REPLICAS, replicas=0)
+    go_on(r)
+    for update in (packet.table for packet in r.to(S1, s.SetPT)):
+        assert update.replicas == 0 or all(sum(c.state.is_readable for c in row) > 1 for _, row in update.rows)
+    settle(r, [1] * 4)
+    assert (r.core.pt.replicas, readable(r)) == (0, [1] * 4)
+
+
+def test_an_order_that_is_given_again_counts_after_the_one_between() -> None:
+    """The same change waited already, before the one that it takes back."""
+    r = busy_with_two_copies()
+    change(r, s.ChangeKind.TWEAK)
+    change(r, s.ChangeKind.REPLICAS, replicas=0)
+    change(r, s.ChangeKind.REPLICAS, replicas=1)
+    go_on(r)
+    settle(r, [2] * 4)
+    assert (r.core.pt.replicas, readable(r)) == (1, [2] * 4)
+
+
 def test_more_copies_than_storages_are_refused() -> None:
     r = with_admin(storages=2, partitions=4, replicas=0)
     answer = change(r, s.ChangeKind.REPLICAS, replicas=2)

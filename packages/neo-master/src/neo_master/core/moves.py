@@ -96,7 +96,8 @@ class Moves(MasterBase):
         for change in reversed(self.changes):
             if isinstance(change, Begin):
                 return change.orders, change.replicas
-        return self.pt.orders, self.pt.replicas
+        newest = self.pt if self.next_change is None else self.next_change.table  # masters are to hold it first
+        return newest.orders, newest.replicas
 
     def refusal(self, packet: AskChange, wanted: Wanted) -> Error | None:
         """Return why the order is not legal now, and what would be; None if it is."""

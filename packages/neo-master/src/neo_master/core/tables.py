@@ -38,7 +38,14 @@ class Tables(MasterBase):
     # ------------------------------------------------------------------------------------------ one at a time
 
     def request_change(self, change: Change) -> None:
-        """Queue a change, and begin it if none is under way."""
+        """Queue a change, and begin it if none is under way.
+
+        What the last order wants has all that those before it want: their changes, if they still wait, would take its
+        steps, as there is one goal, while the table does not say yet what it is for.
+        """
+        if isinstance(change, Begin):
+            for earlier in [c for c in self.changes if isinstance(c, Begin)]:
+                self.changes.remove(earlier)
         if change not in self.changes:
             self.changes.append(change)
         self.pump()
