@@ -5,11 +5,14 @@ says the password in clear where the server knows its users by `caching_sha2_pas
 """
 
 from socket import SOCK_STREAM
+from time import monotonic
 from typing import Any, Final
 
 from gevent.monkey import get_original
 
 _HEADER_BYTES: Final = 4
+_BYTES_MAX: Final = 4096
+"""Of a greeting: those of servers have some hundred."""
 _ERROR: Final = 0xFF
 _HAS_TLS: Final = 0x800
 _AFTER_VERSION: Final = 4 + 8 + 1
@@ -38,24 +41,28 @@ def has_tls(greeting: bytes) -> bool:
 def look(host: str, port: int, timeout_s: float) -> tuple[str, bool]:
     """Return the address at which *host* answers, and whether the server there has TLS. Blocks.
 
-    Raises: OSError (TimeoutError after *timeout_s* of silence), ValueError if it is another kind of server.
+    Raises: OSError (TimeoutError after *timeout_s*, for each address), ValueError if it is another kind of server.
     """
     error: OSError = OSError(f"{host} has no address")
     for family, kind, protocol, _, address in _getaddrinfo(host, port, type=SOCK_STREAM):
         try:
             with _socket(family, kind, protocol) as sock:
+                deadline = monotonic() + timeout_s
                 sock.settimeout(timeout_s)
                 sock.connect(address)
-                length = int.from_bytes(_read(sock, _HEADER_BYTES)[:3], "little")
-                return str(address[0]), has_tls(_read(sock, length))
+                length = int.from_bytes(_read(sock, _HEADER_BYTES, deadline)[:3], "little")
+                if length > _BYTES_MAX:
+                    raise ValueError(f"a greeting of {length} bytes is none of MariaDB's or MySQL's")
+                return str(address[0]), has_tls(_read(sock, length, deadline))
         except OSError as found:
             error = found
     raise error
 
 
-def _read(sock: Any, count: int) -> bytes:
+def _read(sock: Any, count: int, deadline: float) -> bytes:
     read = b""
     while len(read) < count:
+        sock.settimeout(max(deadline - monotonic(), 1e-3))
         part = sock.recv(count - len(read))
         if not part:
             raise ConnectionResetError("the server has closed the connection instead of greeting")
