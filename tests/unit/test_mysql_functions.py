@@ -7,10 +7,7 @@ from pathlib import Path
 import pytest
 
 import neo_storage
-from neo_storage.backends import logical
-from neo_storage.backends.dialect import Many, Scan, Statement
-from neo_storage.backends.mysql.queries import PREPARE, QUERIES
-from neo_storage.backends.mysql.schema import DIALECT
+from support.mysql_texts import built
 from support.sql_lint import functions
 
 SOURCES = Path(neo_storage.__file__).parent / "backends"
@@ -20,23 +17,6 @@ BOTH_HAVE = {
 }
 """Tried with MariaDB 10.11 and MySQL 8.0, 8.4 and 9.7."""
 SYNTAX = {"values", "varbinary", "varchar"}
-
-
-def built() -> Iterator[str]:
-    """Yield all statements that are made at import."""
-    for value in vars(QUERIES).values():
-        match value:
-            case Statement(text, _):
-                yield text
-            case Many():
-                yield value.single
-            case Scan():
-                yield from (value.rows.text, value.page.text)
-            case tuple():
-                yield from (one.text for one in value if isinstance(one, Statement))
-    for table in logical.TABLES:
-        yield from DIALECT.create(table)
-    yield from PREPARE
 
 
 def written(source: str) -> Iterator[str]:

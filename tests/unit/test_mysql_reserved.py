@@ -1,12 +1,8 @@
 """No name of ours that is not in quotes is a word of MySQL's; MariaDB says it itself, in every other test."""
 
 import re
-from collections.abc import Iterator
 
-from neo_storage.backends import logical
-from neo_storage.backends.dialect import Many, Scan, Statement
-from neo_storage.backends.mysql.queries import QUERIES
-from neo_storage.backends.mysql.schema import DIALECT
+from support.mysql_texts import built
 
 WORDS = """
 ACCESSIBLE ADD ALL ALTER ANALYZE AND AS ASC ASENSITIVE BEFORE BETWEEN BIGINT BINARY BLOB BOTH BY CALL CASCADE CASE
@@ -33,22 +29,6 @@ RESERVED = frozenset(WORDS.split())
 """Of 8.0 to 8.4."""
 
 
-def texts() -> Iterator[str]:
-    """Yield what is said to a server, built for good."""
-    for value in vars(QUERIES).values():
-        match value:
-            case Statement(text, _):
-                yield text
-            case Many():
-                yield value.single
-            case Scan():
-                yield value.rows.text
-            case tuple():
-                yield from (one.text for one in value if isinstance(one, Statement))
-    for table in logical.TABLES:
-        yield from DIALECT.create(table)
-
-
 def names(text: str) -> set[str]:
     """Return what stands without quotes and in small letters: names, and functions; words of SQL are in capitals.
 
@@ -59,7 +39,7 @@ def names(text: str) -> set[str]:
 
 
 def test_no_name_without_quotes_is_reserved() -> None:
-    found = {name for text in texts() for name in names(text)}
+    found = {name for text in built() for name in names(text)}
     assert {"obj", "trans", "tid", "o"} <= found
     assert {name for name in found if name.upper() in RESERVED} == set()
 
