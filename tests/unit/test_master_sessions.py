@@ -292,6 +292,26 @@ def test_question_for_history_goes_to_another_cell_when_the_first_is_lost() -> N
     assert later.last_to(C1, s.Welcome).fates[0].kind == s.FateKind.COMMITTED
 
 
+def test_question_for_history_goes_to_another_cell_when_the_first_has_left_the_table() -> None:
+    """It may have been half erased when it looked: that it has found nothing says nothing."""
+    r = Reign().run(C1)
+    underway = away(r)
+    later = next_primary(r)
+    for storage in later.storages.values():
+        storage.answers.discard(s.AskFate)
+    come_back(later, underway)
+    (asked,) = [n for n in (S1, S2) if later.to(n, s.AskFate)]
+    other = S1 if asked == S2 else S2
+    parts = later.to(asked, s.AskFate)[-1].parts
+    for part in parts:
+        later.say(asked, s.Damaged(later.core.pt.version, part, asked, "a value has not its checksum"))
+    assert all(asked not in later.core.pt.readable(part) for part in parts)
+    later.say(asked, s.ToldFate(underway.ttid, parts, Tid(0)))
+    assert later.to(other, s.AskFate)[-1].parts == parts
+    later.say(other, s.ToldFate(underway.ttid, parts, later.storages[other].history[underway.ttid]))
+    assert later.last_to(C1, s.Welcome).fates[0].kind == s.FateKind.COMMITTED
+
+
 def test_client_that_leaves_is_given_up_at_once() -> None:
     r = Reign().run(C1)
     session = r.session(C1)

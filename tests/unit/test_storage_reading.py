@@ -11,6 +11,7 @@ from neo_common.wire.schema import (
     AnswerLoad,
     AnswerLoads,
     AnswerPiece,
+    AnswerRecords,
     Ask,
     AskDebug,
     AskHistory,
@@ -272,6 +273,19 @@ def test_long_read_of_a_cell_that_is_not_readable_is_refused() -> None:
     question = AskTransactions(E1, (P1, P0), T1, T2, False, True, False, 9)
     assert only(rig.receive(C1, question, 7), Error).code == ErrorCode.NOT_READABLE
     assert rig.reads == []
+
+
+def test_long_read_of_a_cell_that_has_left_the_table_meanwhile_is_refused() -> None:
+    """It may be half erased: who packs with garbage collection would take what is not there for garbage."""
+    rig = Rig(S2).serve(table(((S1, U), (S2, U)), ((S2, U),)))
+    everything = AskTransactions(E1, (P0, P1), T1, T2, False, True, False, 9)
+    rest, answer = AskRecords(E1, P1, Oid(0), T2, 9, False), AnswerRecords((), None)
+    assert rig.core.reading.said(everything, answer) is answer
+    rig.set_table(table(((S1, U),), ((S2, U),), ptid=2))
+    refused = rig.core.reading.said(everything, answer)
+    assert isinstance(refused, Error)
+    assert refused.code == ErrorCode.NOT_READABLE
+    assert rig.core.reading.said(rest, answer) is answer
 
 
 def test_sizes_are_of_all_cells_unless_some_are_named() -> None:

@@ -216,6 +216,7 @@ class StorageShell(Shell):
     def _answered(self, read: ReadRange, packet: Packet) -> None:
         if not self.core.giving.may_say(read):
             return
+        packet = self.core.reading.said(read.packet, packet)
         if isinstance(packet, PullNo):
             log.error("peer=%s partition=%s cannot be given: %s", read.peer, packet.partition, packet.text)
         if read.request:

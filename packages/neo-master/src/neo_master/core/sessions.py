@@ -198,10 +198,13 @@ class Sessions(MasterBase):
             self.decided[packet.ttid] = decision
             self.keep_answer(decision)
         else:
-            for p in packet.parts:
-                if seeking.asked.get(p) == storage:
+            for p in [p for p in packet.parts if seeking.asked.get(p) == storage]:
+                if storage in self.pt.readable(p):
                     del seeking.asked[p]
+                else:  # its cell left the table, and may have been half erased when it looked
+                    seeking.asked[p] = NO_NODE
             if seeking.asked:
+                self.seek_on()
                 return
             del self.seeking[packet.ttid]
             if any(u.ttid == packet.ttid for hello in self.hellos.values() for u in hello.underway):

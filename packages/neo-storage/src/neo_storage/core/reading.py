@@ -383,6 +383,17 @@ class Reading:
             return True
         return self._is_refused(peer, request, epoch)
 
+    def said(self, question: Packet, answer: Packet) -> Packet:
+        """Return what to say to a client of what was read from the back end: *answer*, or that a cell left the table.
+
+        To be asked when the answer is there: such a cell may be half erased, and what was not found is not nothing.
+        """
+        if isinstance(question, Question):
+            partition = self._first_unreadable(question)
+            if partition is not None:
+                return self._unreadable(partition)
+        return answer
+
     def _range(self, peer: NodeId, request: int, question: Packet) -> None:
         self._ground.order(ReadRange(peer, request, question, self._ground.last_op))
 
@@ -414,9 +425,12 @@ class Reading:
         return True
 
     def _not_readable(self, peer: NodeId, request: int, partition: Partition) -> None:
+        self._ground.send(peer, self._unreadable(partition), request)
+
+    def _unreadable(self, partition: Partition) -> Error:
         version = self._ground.image.table.version
         text = f"the cell of partition {partition} is not readable here in partition table {version}"
-        self._fail(peer, request, ErrorCode.NOT_READABLE, text)
+        return Error(ErrorCode.NOT_READABLE, text)
 
     def _fail(self, peer: NodeId, request: int, code: ErrorCode, text: str) -> None:
         self._ground.send(peer, Error(code, text), request)
